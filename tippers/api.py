@@ -1,0 +1,268 @@
+"""What every REST endpoint shares: one error shape, paging, permissions, base viewsets.
+
+The error shape is `{"detail": a sentence, "code": snake_case, "errors": {field: [sentences]}}`,
+`errors` only when the input is at fault.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.db import IntegrityError, OperationalError, models
+from django.db.models.deletion import ProtectedError, RestrictedError
+from django.http import Http404
+from rest_framework import exceptions, mixins, permissions, serializers, viewsets
+from rest_framework.pagination import BasePagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
+from rest_framework.views import APIView, set_rollback
+
+from tippers.errors import CannotBeDone, NotFound, Unavailable
+
+MAX_LIMIT = 1000
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Render an exception in the one error shape; None (a 500) for what is our own bug."""
+    response = _response_for(error)
+    if response is not None:
+        set_rollback()
+    return response
+
+
+def _response_for(error: Exception) -> Response | None:
+    match error:
+        case CannotBeDone():
+            errors = {error.field: [error.detail]} if error.field else None
+            return _error(error.status, error.detail, error.code, errors)
+        case Unavailable():
+            return _error(503, str(error), error.code)
+        case OperationalError():
+            return _error(503, "The database does not answer; try again shortly.", "unavailable")
+        case RestrictedError():
+            return _error(409, _needed_by(error.restricted_objects), "in_use")
+        case ProtectedError():
+            return _error(409, _needed_by(error.protected_objects), "in_use")
+        case IntegrityError():
+            return _integrity(error)
+        case ModelValidationError():
+            return _invalid(serializers.as_serializer_error(error))
+        case Http404():
+            return _error(404, str(error) or "Not found.", "not_found")
+        case PermissionDenied():
+            return _error(403, "You do not have permission to do this.", "permission_denied")
+        case exceptions.ValidationError():
+            return _invalid(error.detail)
+        case exceptions.APIException():
+            return _api_exception(error)
+    return None
+
+
+def _error(
+    status: int, detail: str, code: str, errors: Mapping[str, Any] | None = None
+) -> Response:
+    body: dict[str, Any] = {"detail": detail, "code": code}
+    if errors:
+        body["errors"] = errors
+    return Response(body, status=status)
+
+
+def _api_exception(error: exceptions.APIException) -> Response:
+    codes = error.get_codes()
+    code = codes if isinstance(codes, str) else "invalid"
+    response = _error(error.status_code, str(error.detail), code)
+    if header := getattr(error, "auth_header", None):
+        response["WWW-Authenticate"] = header
+    if wait := getattr(error, "wait", None):
+        response["Retry-After"] = str(int(wait) + 1)
+    return response
+
+
+def _invalid(detail: Any) -> Response:
+    errors = detail if isinstance(detail, Mapping) else {"non_field_errors": detail}
+    flat = {
+        ("body" if field == "non_field_errors" else str(field)): _sentences(said)
+        for field, said in errors.items()
+    }
+    first_field, first = next(iter(flat.items()))
+    sentence = first[0] if first_field == "body" else f"{first_field}: {first[0]}"
+    return _error(400, sentence, "invalid", flat)
+
+
+def _sentences(said: Any) -> list[str]:
+    """Nested serializer errors as flat sentences, each naming its place."""
+    if isinstance(said, Mapping):
+        return [f"{key}: {line}" for key, value in said.items() for line in _sentences(value)]
+    if isinstance(said, list | tuple):
+        return [line for item in said for line in _sentences(item)]
+    return [str(said)]
+
+
+def _needed_by(objects: Iterable[models.Model]) -> str:
+    names = sorted(f"{item._meta.verbose_name} {item}" for item in objects)  # noqa: SLF001 - Django's public Options
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"Still needed by {shown}; delete that first."
+
+
+def _integrity(error: IntegrityError) -> Response | None:
+    """A unique or foreign key that lost a race after validation; anything else is our bug."""
+    diagnostics = getattr(error.__cause__, "diag", None)
+    detail = getattr(diagnostics, "message_detail", None) or ""
+    match getattr(error.__cause__, "pgcode", None):
+        case "23505":
+            columns = [
+                name.strip() for name in detail.partition("(")[2].partition(")")[0].split(",")
+            ]
+            field = columns[-1] or "body"
+            return _error(
+                400,
+                f"{field}: this is taken already.",
+                "invalid",
+                {field: ["This is taken already."]},
+            )
+        case "23503":
+            return _error(
+                409, "Something this refers to, or that refers to it, changed.", "conflict"
+            )
+    return None
+
+
+class SkipLimitPagination(BasePagination):
+    """`?skip=&limit=` over an ordered queryset: a bare array, the total in `X-Total-Count`."""
+
+    default_limit = 100
+
+    def paginate_queryset(
+        self, queryset: Any, request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        del view
+        skip = whole_number(request, "skip", default=0, least=0)
+        limit = whole_number(request, "limit", default=self.default_limit, least=1, most=MAX_LIMIT)
+        if isinstance(queryset, models.QuerySet):
+            if not queryset.ordered:
+                raise TypeError("a paged queryset must have an order")
+            self.total = queryset.count()
+        else:
+            self.total = len(queryset)
+        return list(queryset[skip : skip + limit])
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response(data, headers={"X-Total-Count": str(self.total)})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return schema
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        del view
+        bounds = {"skip": {"minimum": 0, "default": 0}}
+        bounds["limit"] = {"minimum": 1, "maximum": MAX_LIMIT, "default": self.default_limit}
+        return [
+            {"name": name, "in": "query", "required": False, "schema": {"type": "integer", **bound}}
+            for name, bound in bounds.items()
+        ]
+
+
+def whole_number(
+    request: Request, name: str, *, default: int, least: int = 0, most: int | None = None
+) -> int:
+    """A query parameter as a whole number within bounds; CannotBeDone names it otherwise."""
+    text = request.query_params.get(name)
+    if text is None or text == "":
+        return default
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    sentence = f"{name} must be a whole number {bounds}."
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise CannotBeDone(sentence, field=name) from error
+    if value < least or (most is not None and value > most):
+        raise CannotBeDone(sentence, field=name)
+    return value
+
+
+class ModelPermission(permissions.DjangoModelPermissions):
+    """Signed in, and the model permission that the method asks for (view, add, change, delete).
+
+    An action listed in the view's `action_permissions` needs that permission instead; any other
+    custom action that writes needs `change`. A view without a queryset names everything itself.
+    """
+
+    perms_map: ClassVar[dict[str, list[str]]] = {
+        "GET": ["%(app_label)s.view_%(model_name)s"],
+        "HEAD": ["%(app_label)s.view_%(model_name)s"],
+        "OPTIONS": [],
+        "POST": ["%(app_label)s.add_%(model_name)s"],
+        "PUT": ["%(app_label)s.change_%(model_name)s"],
+        "PATCH": ["%(app_label)s.change_%(model_name)s"],
+        "DELETE": ["%(app_label)s.delete_%(model_name)s"],
+    }
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not request.user or not request.user.is_authenticated:
+            return False
+        action = getattr(view, "action", None) or request.method.lower()  # type: ignore[union-attr]  # a request has a method
+        named: Mapping[str, str] = getattr(view, "action_permissions", {})
+        if action in named:
+            return request.user.has_perm(named[action])
+        if not hasattr(view, "get_queryset") and not hasattr(view, "queryset"):
+            return False
+        if request.method == "POST" and action not in {"create", "post"}:
+            model = self._queryset(view).model._meta  # noqa: SLF001 - Django's public Options
+            return request.user.has_perm(f"{model.app_label}.change_{model.model_name}")
+        return super().has_permission(request, view)
+
+
+class Router(SimpleRouter):
+    """Paths without a trailing slash; one is accepted."""
+
+    def __init__(self) -> None:
+        super().__init__(trailing_slash="/?")
+
+
+class _KnownFieldsOnly(serializers.Serializer[Any]):
+    """A misspelt optional field must not be ignored in silence."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = sorted(set(map(str, data)) - set(self.fields))
+            if unknown:
+                known = ", ".join(
+                    name for name, field in self.fields.items() if not field.read_only
+                )
+                raise exceptions.ValidationError(
+                    {name: [f"There is no such field; there are: {known}."] for name in unknown}
+                )
+        return super().to_internal_value(data)
+
+
+class Serializer(_KnownFieldsOnly):
+    """A plain serializer that refuses unknown fields by name."""
+
+
+class ModelSerializer(_KnownFieldsOnly, serializers.ModelSerializer[Any]):
+    """A model serializer that refuses unknown fields by name."""
+
+
+class ModelViewSet(viewsets.ModelViewSet[Any]):
+    """List, create, retrieve, update and delete over an ordered queryset."""
+
+    action_permissions: ClassVar[dict[str, str]] = {}
+
+
+class ReadOnlyViewSet(
+    mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet[Any]
+):
+    """List and retrieve."""
+
+    action_permissions: ClassVar[dict[str, str]] = {}
+
+
+def found(queryset: models.QuerySet[Any], what: str, **lookup: Any) -> Any:
+    """The one object, or NotFound in words: `Index 7 does not exist.`"""
+    item = queryset.filter(**lookup).first()
+    if item is None:
+        named = ", ".join(str(value) for value in lookup.values())
+        raise NotFound(f"{what} {named} does not exist.")
+    return item
