@@ -1,0 +1,1 @@
+"""Sample data: a simulated campus, and the concepts that the demo works on."""
