@@ -24,7 +24,7 @@ from tippers.errors import CannotBeDone, NotFound, Unavailable
 MAX_LIMIT = 1000
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+def exception_handler(error: Exception, _context: Mapping[str, Any]) -> Response | None:
     """Render an exception in the one error shape; None (a 500) for what is our own bug."""
     response = _response_for(error)
     if response is not None:
@@ -32,7 +32,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     return response
 
 
-def _response_for(error: Exception) -> Response | None:
+def _response_for(error: Exception) -> Response | None:  # noqa: PLR0911 - one row per kind of error
     match error:
         case CannotBeDone():
             errors = {error.field: [error.detail]} if error.field else None

@@ -1,7 +1,6 @@
 """Background work as rows. PostgreSQL is the truth; a message only says "look at the table"."""
 
 import uuid
-from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -53,25 +52,15 @@ class Run(models.Model):
         STARTED           -> FAILURE     the tenth worker was lost with it
         PENDING, STARTED  -> CANCELLED   at once; the holder notices within seconds
 
-    A parent run has children and no work of its own: it is STARTED from its launch, holds no
-    lease, and ends with its last child: FAILURE if any failed, else CANCELLED if any was
-    cancelled, else SUCCESS.
-
     Times are the database's clock. `args` are ids, never secrets.
     """
 
     run_id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     job = models.CharField(max_length=100)
     queue = models.CharField(max_length=10, choices=Queue.choices)
-    args: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField(default=dict)
+    args = models.JSONField(default=dict)
     key = models.CharField(max_length=300)
-    status = models.CharField(
-        max_length=10, choices=RunStatus.choices, default=RunStatus.PENDING
-    )
-    parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
-    )
-    is_parent = models.BooleanField(default=False)
+    status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.PENDING)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -83,7 +72,6 @@ class Run(models.Model):
     token = models.UUIDField(null=True, editable=False)
     owner = models.CharField(max_length=100, default="", blank=True)
     lease_until = models.DateTimeField(null=True)
-    cancel_requested_at = models.DateTimeField(null=True)
 
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(null=True)

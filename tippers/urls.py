@@ -1,0 +1,30 @@
+"""Every path of the service; the apps bring their own."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+from rest_framework.permissions import AllowAny
+
+from tippers.health import HealthView, ReadyView
+from tippers.signin import LoginView, LogoutView
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/docs")),
+    path("admin/", admin.site.urls),
+    re_path(r"^health/?$", HealthView.as_view()),
+    re_path(r"^health/ready/?$", ReadyView.as_view()),
+    re_path(r"^auth/login/?$", LoginView.as_view()),
+    re_path(r"^auth/logout/?$", LogoutView.as_view()),
+    path("auth/", include("rest_framework.urls")),
+    re_path(
+        r"^schema/?$", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"
+    ),
+    re_path(r"^docs/?$", SpectacularSwaggerView.as_view(permission_classes=[AllowAny])),
+    re_path(r"^redoc/?$", SpectacularRedocView.as_view(permission_classes=[AllowAny])),
+    path("", include("connections.urls")),
+    path("", include("concepts.urls")),
+    path("", include("labeling.urls")),
+    path("", include("occupancy.urls")),
+    path("", include("tippers.runs.urls")),
+]
