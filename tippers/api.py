@@ -1,4 +1,4 @@
-"""What every REST endpoint shares: one error shape, paging, permissions, base viewsets.
+"""What every REST endpoint shares: one error shape, strict serializers, base viewsets, router.
 
 The error shape is `{"detail": a sentence, "code": snake_case, "errors": {field: [sentences]}}`,
 `errors` only when the input is at fault.
@@ -12,16 +12,12 @@ from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import IntegrityError, OperationalError, models
 from django.db.models.deletion import ProtectedError, RestrictedError
 from django.http import Http404
-from rest_framework import exceptions, mixins, permissions, serializers, viewsets
-from rest_framework.pagination import BasePagination
-from rest_framework.request import Request
+from rest_framework import exceptions, mixins, serializers, viewsets
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
-from rest_framework.views import APIView, set_rollback
+from rest_framework.views import set_rollback
 
 from tippers.errors import CannotBeDone, NotFound, Unavailable
-
-MAX_LIMIT = 1000
 
 
 def exception_handler(error: Exception, _context: Mapping[str, Any]) -> Response | None:
@@ -127,91 +123,6 @@ def _integrity(error: IntegrityError) -> Response | None:
                 409, "Something this refers to, or that refers to it, changed.", "conflict"
             )
     return None
-
-
-class SkipLimitPagination(BasePagination):
-    """`?skip=&limit=` over an ordered queryset: a bare array, the total in `X-Total-Count`."""
-
-    default_limit = 100
-
-    def paginate_queryset(
-        self, queryset: Any, request: Request, view: APIView | None = None
-    ) -> list[Any]:
-        del view
-        skip = whole_number(request, "skip", default=0, least=0)
-        limit = whole_number(request, "limit", default=self.default_limit, least=1, most=MAX_LIMIT)
-        if isinstance(queryset, models.QuerySet):
-            if not queryset.ordered:
-                raise TypeError("a paged queryset must have an order")
-            self.total = queryset.count()
-        else:
-            self.total = len(queryset)
-        return list(queryset[skip : skip + limit])
-
-    def get_paginated_response(self, data: Any) -> Response:
-        return Response(data, headers={"X-Total-Count": str(self.total)})
-
-    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return schema
-
-    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        del view
-        bounds = {"skip": {"minimum": 0, "default": 0}}
-        bounds["limit"] = {"minimum": 1, "maximum": MAX_LIMIT, "default": self.default_limit}
-        return [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "integer", **bound}}
-            for name, bound in bounds.items()
-        ]
-
-
-def whole_number(
-    request: Request, name: str, *, default: int, least: int = 0, most: int | None = None
-) -> int:
-    """A query parameter as a whole number within bounds; CannotBeDone names it otherwise."""
-    text = request.query_params.get(name)
-    if text is None or text == "":
-        return default
-    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-    sentence = f"{name} must be a whole number {bounds}."
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise CannotBeDone(sentence, field=name) from error
-    if value < least or (most is not None and value > most):
-        raise CannotBeDone(sentence, field=name)
-    return value
-
-
-class ModelPermission(permissions.DjangoModelPermissions):
-    """Signed in, and the model permission that the method asks for (view, add, change, delete).
-
-    An action listed in the view's `action_permissions` needs that permission instead; any other
-    custom action that writes needs `change`. A view without a queryset names everything itself.
-    """
-
-    perms_map: ClassVar[dict[str, list[str]]] = {
-        "GET": ["%(app_label)s.view_%(model_name)s"],
-        "HEAD": ["%(app_label)s.view_%(model_name)s"],
-        "OPTIONS": [],
-        "POST": ["%(app_label)s.add_%(model_name)s"],
-        "PUT": ["%(app_label)s.change_%(model_name)s"],
-        "PATCH": ["%(app_label)s.change_%(model_name)s"],
-        "DELETE": ["%(app_label)s.delete_%(model_name)s"],
-    }
-
-    def has_permission(self, request: Request, view: APIView) -> bool:
-        if not request.user or not request.user.is_authenticated:
-            return False
-        action = getattr(view, "action", None) or request.method.lower()  # type: ignore[union-attr]  # a request has a method
-        named: Mapping[str, str] = getattr(view, "action_permissions", {})
-        if action in named:
-            return request.user.has_perm(named[action])
-        if not hasattr(view, "get_queryset") and not hasattr(view, "queryset"):
-            return False
-        if request.method == "POST" and action not in {"create", "post"}:
-            model = self._queryset(view).model._meta  # noqa: SLF001 - Django's public Options
-            return request.user.has_perm(f"{model.app_label}.change_{model.model_name}")
-        return super().has_permission(request, view)
 
 
 class Router(SimpleRouter):

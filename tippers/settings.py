@@ -190,8 +190,8 @@ REST_FRAMEWORK = {
         "knox.auth.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["tippers.api.ModelPermission"],
-    "DEFAULT_PAGINATION_CLASS": "tippers.api.SkipLimitPagination",
+    "DEFAULT_PERMISSION_CLASSES": ["tippers.access.ModelPermission"],
+    "DEFAULT_PAGINATION_CLASS": "tippers.paging.SkipLimitPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",

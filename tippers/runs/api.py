@@ -10,8 +10,9 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from tippers.api import MAX_LIMIT, found, whole_number
+from tippers.api import found
 from tippers.errors import CannotBeDone
+from tippers.paging import MAX_LIMIT, whole_number
 from tippers.runs import engine
 from tippers.runs.models import Run, RunStatus
 

@@ -27,6 +27,7 @@ from celery import current_app, shared_task
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import Q
+from kombu.exceptions import OperationalError as BrokerError
 
 from tippers.errors import CannotBeDone, NotFound, NotPossibleNow
 from tippers.runs import claims
@@ -126,8 +127,11 @@ def launch(
 
 
 def send_hint(queue: str) -> None:
-    """Tell one worker of the queue to look at the table. Fails when the broker is down."""
-    current_app.send_task("runs.work", kwargs={"queue": queue}, queue=queue)
+    """Tell one worker of the queue to look at the table; while the broker is down, nobody."""
+    try:
+        current_app.send_task("runs.work", kwargs={"queue": queue}, queue=queue)
+    except BrokerError as error:
+        log.warning("no hint for queue %s, the sweep will send one: %s", queue, error)
 
 
 def cancel(run_id: uuid.UUID) -> Run:

@@ -1,0 +1,435 @@
+"""Objects in storage: whole or absent, addressed by key; tables among them as Parquet.
+
+`STORAGES["default"]` chooses the vendor: a folder of local files or an S3 bucket. Nothing above
+this module knows which. A key is a relative path with forward slashes; the URI of an object
+(`file:///...` or `s3://bucket/key`) is what the API shows and the database remembers.
+
+Errors: `NotStored` when an object is missing, `StorageError` when the vendor is at fault.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from django.core.files.storage import FileSystemStorage, default_storage
+
+from tippers.errors import CannotBeDone, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS = 250_000
+ROW_GROUP_BYTES = 64 * 2**20  # wide rows reach this first, so that memory stays bounded
+QUEUED_BATCHES = 4
+
+
+class StorageError(Unavailable):
+    """The storage does not do what it was asked: full, unreachable, forbidden or damaged."""
+
+
+class NotStored(NotFound):
+    """There is no object under this key or URI."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a table became: its rows, the object's size in bytes and its SHA-256 in hex."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_parquet(key: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> Written:
+    """Stream `batches`, all of `schema`, into one Parquet object (snappy).
+
+    A second thread encodes and writes while this one waits for the next batch, with a few batches
+    between them, so memory does not grow with the table. An error on either side ends both and is
+    raised here; nothing becomes visible then.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _arriving(key) as file:
+        sink = _Hashing(file)
+        queue: Queue[pa.RecordBatch | None] = Queue(maxsize=QUEUED_BATCHES)
+        failures: list[BaseException] = []
+        written_rows = 0
+
+        def write() -> None:
+            nonlocal written_rows
+            try:
+                with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
+                    for table in _row_groups(iter(queue.get, None), schema):
+                        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                        written_rows += table.num_rows
+            except BaseException as error:  # noqa: BLE001 - raised again by the reading thread
+                failures.append(error)
+                while queue.get() is not None:  # so that the reader is never left waiting
+                    pass
+
+        thread = Thread(target=write, name=f"parquet {key}")
+        thread.start()
+        try:
+            for batch in batches:
+                queue.put(batch)
+                if failures:
+                    break
+        finally:
+            queue.put(None)
+            thread.join()
+        if failures:
+            raise _as_storage_error(failures[0], key)
+    return Written(rows=written_rows, bytes=sink.size, sha256=sink.digest.hexdigest())
+
+
+def _row_groups(batches: "Iterable[pa.RecordBatch]", schema: "pa.Schema") -> "Iterator[pa.Table]":
+    """Collect batches to tables of a row group's size; the last one is smaller."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.get_total_buffer_size()
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(held, schema)
+            held, rows, size = [], 0, 0
+    if rows:
+        yield pa.Table.from_batches(held, schema)
+
+
+class _Hashing(io.RawIOBase):
+    """A file to write to that counts and hashes what passes; Parquet never seeks back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.file.write(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def put_bytes(key: str, data: bytes) -> None:
+    """Store `data` under `key`, in place of what was there."""
+    with _arriving(key) as file, _translated(key):
+        file.write(data)
+
+
+def read_bytes(key: str) -> bytes:
+    """The whole object."""
+    with _translated(key), _vendor().open(key) as file:
+        return file.read()
+
+
+def open_parquet(key: str) -> "pq.ParquetFile":
+    """A Parquet object to read by row group or column; only what is read travels."""
+    import pyarrow.parquet as pq
+
+    with _translated(key):
+        return pq.ParquetFile(_vendor().open_arrow(key))
+
+
+def read_table(key: str, columns: list[str] | None = None) -> "pa.Table":
+    """A Parquet object as a table, `columns` of it in that order; a missing one is named."""
+    with open_parquet(key) as file, _translated(key):
+        there = file.schema_arrow.names
+        # pyarrow leaves out what it does not find, and the caller would fail far from the cause.
+        if missing := [name for name in columns or [] if name not in there]:
+            raise CannotBeDone(
+                f"There is no column {', '.join(missing)}; there are: {', '.join(there)}."
+            )
+        table = file.read(columns=columns)
+    return table if columns is None else table.select(columns)
+
+
+def exists(key: str) -> bool:
+    with _translated(key):
+        return _vendor().exists(key)
+
+
+def delete(key: str) -> None:
+    """Remove the object; one that is gone already is no error."""
+    with _translated(key):
+        _vendor().delete(key)
+
+
+def move(key: str, to: str) -> None:
+    """Make the object `key` the object `to`, in place of what was there, in one step."""
+    with _translated(key):
+        _vendor().move(key, to)
+
+
+def list_keys(prefix: str) -> Iterator[str]:
+    """Keys that begin with `prefix`, in order."""
+    with _translated(prefix):
+        yield from _vendor().list_keys(prefix)
+
+
+def uri(key: str) -> str:
+    """Where the object is, for people and for the database: `file:///...` or `s3://bucket/key`."""
+    return _vendor().uri(key)
+
+
+def key_of(uri: str) -> str:
+    """The key of an object of this storage by its URI; NotStored for one of another storage."""
+    root = _vendor().uri("")
+    if not uri.startswith(root) or uri == root:
+        raise NotStored(f"{uri} is not in the storage in use, {root}")
+    key = uri.removeprefix(root)
+    return unquote(key) if urlsplit(root).scheme == "file" else key
+
+
+class _Folder:
+    """Objects as files below one folder."""
+
+    # What is being written lies beside the objects, on the same file system, so that a rename
+    # makes it visible, and under a name that no key begins with.
+    INCOMING = ".incoming"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        return self.root / _checked(key)
+
+    def incoming(self) -> IO[bytes]:
+        path = self.root / self.INCOMING / uuid.uuid4().hex
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+
+    def keep(self, file: IO[bytes], key: str) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        self._replace(Path(file.name), self.path(key))
+
+    def discard(self, file: IO[bytes]) -> None:
+        file.close()
+        Path(file.name).unlink(missing_ok=True)
+
+    def _replace(self, source: Path, target: Path) -> None:
+        """Rename, and hold the new name through a power failure as well."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def open(self, key: str) -> IO[bytes]:
+        return self.path(key).open("rb")
+
+    def open_arrow(self, key: str) -> "pa.NativeFile":
+        import pyarrow as pa
+
+        return pa.OSFile(str(self.path(key)))
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def move(self, key: str, to: str) -> None:
+        self._replace(self.path(key), self.path(to))
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        start = self.root / prefix.rpartition("/")[0]
+        found = []
+        for folder, folders, files in os.walk(start):
+            if self.INCOMING in folders:
+                folders.remove(self.INCOMING)
+            found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in files]
+        return iter(sorted(key for key in found if key.startswith(prefix)))
+
+    def uri(self, key: str) -> str:
+        return self.path(key).as_uri() if key else self.root.as_uri() + "/"
+
+
+class _Bucket:
+    """Objects in an S3 bucket, below the storage's `location` if it has one."""
+
+    def __init__(self, storage: Any) -> None:
+        self.bucket = storage.bucket
+        self.client = storage.connection.meta.client
+        self.root = f"{storage.location.strip('/')}/" if storage.location else ""
+
+    def name(self, key: str) -> str:
+        return self.root + _checked(key)
+
+    def incoming(self) -> IO[bytes]:
+        return tempfile.TemporaryFile(prefix="tippers-")
+
+    def keep(self, file: IO[bytes], key: str) -> None:
+        file.seek(0)
+        # In parts when it is large; S3 shows the object when the last part is there. It closes
+        # the file that it is given, hence the second handle.
+        with os.fdopen(os.dup(file.fileno()), "rb") as source:
+            self.bucket.upload_fileobj(source, self.name(key))
+
+    def discard(self, file: IO[bytes]) -> None:
+        file.close()
+
+    def open_arrow(self, key: str) -> "pa.NativeFile":
+        import pyarrow as pa
+
+        return pa.PythonFile(self.open(key), mode="r")
+
+    def open(self, key: str) -> IO[bytes]:
+        return io.BufferedReader(_Ranged(self.client, self.bucket.name, self.name(key)), 2**16)
+
+    def exists(self, key: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.head_object(Bucket=self.bucket.name, Key=self.name(key))
+        except ClientError as error:
+            if _is_missing(error):
+                return False
+            raise
+        return True
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.bucket.name, Key=self.name(key))
+
+    def move(self, key: str, to: str) -> None:
+        self.bucket.copy({"Bucket": self.bucket.name, "Key": self.name(key)}, self.name(to))
+        self.delete(key)
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket.name, Prefix=self.root + prefix
+        )
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield item["Key"].removeprefix(self.root)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket.name}/{self.name(key) if key else self.root}"
+
+
+class _Ranged(io.RawIOBase):
+    """One S3 object as a file to seek in: a Parquet footer or column costs its own bytes only."""
+
+    def __init__(self, client: Any, bucket: str, name: str) -> None:
+        self.client = client
+        self.place = {"Bucket": bucket, "Key": name}
+        head = client.head_object(**self.place)
+        self.size = head["ContentLength"]
+        self.etag = head["ETag"]
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = max(0, start + offset)
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        last = min(self.position + len(buffer), self.size) - 1
+        if last < self.position:
+            return 0
+        answer = self.client.get_object(
+            **self.place,
+            Range=f"bytes={self.position}-{last}",
+            IfMatch=self.etag,  # replaced while we read: an error, never a mixture
+        )
+        data = answer["Body"].read()
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+def _vendor() -> _Folder | _Bucket:
+    if isinstance(default_storage, FileSystemStorage):
+        return _Folder(Path(default_storage.location))
+    return _Bucket(default_storage)
+
+
+def _checked(key: str) -> str:
+    """Keys are ours, so a key that would leave the storage or hide in it is a bug."""
+    parts = key.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or parts[0].startswith(".") or "\0" in key:
+        raise ValueError(f"{key!r} is not a storage key")
+    return key
+
+
+@contextmanager
+def _arriving(key: str) -> Iterator[IO[bytes]]:
+    """A file that becomes the object when the block ends, and nothing at all when it raises.
+
+    What the block raises passes untouched: a producer's error is not the storage's fault.
+    """
+    vendor = _vendor()
+    with _translated(key):
+        file = vendor.incoming()
+    try:
+        yield file
+        with _translated(key):
+            vendor.keep(file, key)
+    finally:
+        vendor.discard(file)
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        translated = _as_storage_error(error, key)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def _as_storage_error(error: BaseException, key: str) -> BaseException:
+    """A vendor's error in our words; any other stays as it is."""
+    import pyarrow as pa
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if isinstance(error, FileNotFoundError) or _is_missing(error):
+        return NotStored(f"There is no stored object {key}.")
+    if isinstance(error, OSError):
+        return StorageError(f"The storage failed on {key}: {error.strerror or error}.")
+    if isinstance(error, ClientError | BotoCoreError | Boto3Error):
+        return StorageError(f"The storage failed on {key}: {error}.")
+    if isinstance(error, pa.ArrowInvalid) and "Parquet" in str(error):
+        return StorageError(f"The stored object {key} is damaged: {error}.")
+    return error
+
+
+def _is_missing(error: BaseException) -> bool:
+    answer = getattr(error, "response", None) or {}
+    return answer.get("Error", {}).get("Code") in {"404", "NoSuchKey"}
