@@ -12,13 +12,13 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from tippers.embedded.home import read_stack
+from tippers.embedded.home import home_path, read_stack
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 env.read_env(BASE_DIR / ".env")
 
-TIPPERS_HOME = Path(env.str("TIPPERS_HOME", default=str(BASE_DIR / ".tippers"))).absolute()
+TIPPERS_HOME = home_path()
 _stack = read_stack(TIPPERS_HOME)
 
 
@@ -56,6 +56,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_URL = _from_stack("DATABASE_URL")
 TIPPERS_DB_URL = _from_stack("TIPPERS_DB_URL")
 REDIS_URL = _from_stack("REDIS_URL")
+# The embedded sessions database through its read-only role: what analysts' queries run as.
+TIPPERS_READER_URL = "" if "TIPPERS_DB_URL" in os.environ or _stack is None else _stack.tippers_reader_url
 
 
 def local_mode() -> bool:
@@ -217,6 +219,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/",
 }
+
+# The first start creates this user; without a password one is made up and printed once.
+ADMIN_USER = env.str("TIPPERS_ADMIN_USER", default="admin")
+ADMIN_PASSWORD = env.str("TIPPERS_ADMIN_PASSWORD", default="")
 
 MAX_CONCURRENT = _positive_int("TIPPERS_MAX_CONCURRENT", os.cpu_count() or 1)
 SOURCE_CHUNK_SENSOR_INTERVAL = timedelta(seconds=_positive_int("SOURCE_CHUNK_SENSOR_INTERVAL", 30))
