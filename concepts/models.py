@@ -18,10 +18,12 @@ from django.utils import timezone
 
 from connections.models import DatabaseConnection
 from tippers import storage
-from tippers.errors import NotPossibleNow
+from tippers.errors import CannotBeDone, NotFound, NotPossibleNow
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from tippers.runs.models import Run
 
 
 class Concept(models.Model):
@@ -104,9 +106,7 @@ class SqlAsset(models.Model):
     name = models.CharField(max_length=255)
     sql_query = models.TextField()
     query_template_params = models.JSONField(null=True, blank=True)
-    partition_type = models.CharField(
-        max_length=50, choices=PartitionType.choices, null=True, blank=True
-    )
+    partition_type = models.CharField(max_length=50, choices=PartitionType.choices, null=True)
     partition_config = models.JSONField(null=True, blank=True)
 
     storage_path = models.CharField(max_length=500, null=True, editable=False)
@@ -195,10 +195,19 @@ class SqlAsset(models.Model):
         assert self.storage_path is not None  # noqa: S101 - callers hold a materialized asset
         return storage.key_of(self.storage_path)
 
+    @property
+    def pk_name(self) -> str:
+        """The id's name on the wire: index_id, r_id, feature_id."""
+        return self._meta.pk.name
+
     # Mutators
 
+    def _update(self, **fields: Any) -> None:
+        if not self._rows().update(**fields):
+            raise NotFound(f"The {self.kind} {self.name} was deleted meanwhile.")
+
     def _rows(self) -> models.QuerySet[Self]:
-        """This row, for a conditional update."""
+        """This row, to update or to lock without writing what else the instance holds."""
         return type(self)._default_manager.filter(pk=self.pk)  # noqa: SLF001 - Django documents it
 
     def change(self, **fields: Any) -> None:
@@ -212,8 +221,12 @@ class SqlAsset(models.Model):
         if changed.keys() & set(self.DEFINITION_FIELDS):
             changed |= dict.fromkeys(self.PRODUCT_FIELDS) | {"is_materialized": False}
         changed["updated_at"] = timezone.now()
-        self._rows().update(**changed)
+        self._update(**changed)
         self.refresh_from_db()
+
+    def follow(self, run: Run) -> None:
+        """Point to the latest run that materializes this asset."""
+        self._update(run=run)
 
     def become_current(
         self, *, inputs: dict[str, str | None], storage_path: str, **product: Any
@@ -263,6 +276,16 @@ class Index(SqlAsset):
         self.require_materialized()
         return self.columns_of_product[0]
 
+    def require_column(self, column: str) -> None:
+        """CannotBeDone, with the columns there are, if the product lacks this one."""
+        self.require_materialized()
+        if column not in self.columns_of_product:
+            there = ", ".join(self.columns_of_product)
+            raise CannotBeDone(
+                f"The index {self.name} has no column {column}; it has: {there}.",
+                field="index_column",
+            )
+
 
 class DerivedAsset(SqlAsset):
     """A query about the entities of an index, run on the index's connection."""
@@ -270,7 +293,7 @@ class DerivedAsset(SqlAsset):
     DEFINITION_FIELDS = (*SqlAsset.DEFINITION_FIELDS, "index_id", "index_column")
 
     index = models.ForeignKey(Index, on_delete=models.RESTRICT)
-    index_column = models.CharField(max_length=255, null=True, blank=True)
+    index_column = models.CharField(max_length=255, null=True)
 
     class Meta(SqlAsset.Meta):
         abstract = True

@@ -1,0 +1,130 @@
+"""Run an asset's query on its connection and make the result the asset's current product."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import transaction
+
+from concepts.column_stats import column_stats
+from concepts.models import DerivedAsset, Feature, SqlAsset
+from connections import query
+from tippers import sql, storage
+from tippers.errors import CannotBeDone
+from tippers.runs import engine
+from tippers.runs.claims import LostLease
+from tippers.runs.engine import RunHandle, Stopped
+from tippers.runs.models import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def launch(asset: SqlAsset, user: AbstractBaseUser | AnonymousUser | None) -> Run:
+    """Start materializing; the run that is under way already if there is one for this definition.
+
+    CannotBeDone if it needs an index that is not materialized.
+    """
+    if isinstance(asset, DerivedAsset) and not asset.index.is_materialized:
+        raise CannotBeDone(
+            f"The {asset.kind} {asset.name} needs the index {asset.index.name}, which is not "
+            "materialized; materialize that first."
+        )
+    with transaction.atomic():
+        run = engine.launch(
+            f"materialize_{asset.kind}",
+            key=f"{asset.kind}:{asset.pk}:{asset.fingerprint()}",
+            args={asset.pk_name: asset.pk},
+            created_by=user,
+        )
+        asset.follow(run)
+    return run
+
+
+def materialize(asset: SqlAsset, run: RunHandle) -> None:
+    """The work of a run: stream the query's result into storage, then make it current.
+
+    CannotBeDone if the query or its result is not usable, or if the definition changed meanwhile.
+    Until the last step nothing that can be read changes.
+    """
+    inputs = asset.inputs_now()
+    text = _rendered(asset)
+    key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
+    run.log(f"the query runs on the connection {asset.connection.name}")
+    with query.stream(asset.connection.target(), text, on_stop=run.on_stop) as reader:
+        _check_columns(asset, reader.schema.names, run)
+        written = storage.write_parquet(key, reader.schema, _counted(reader, run))
+    run.log(f"{written.rows} rows, {written.bytes} bytes")
+    try:
+        with storage.open_parquet(key) as file:
+            stats = column_stats(file)
+        with run.finishing():
+            became_current = asset.become_current(
+                inputs=inputs,
+                storage_path=storage.uri(key),
+                row_count=written.rows,
+                byte_size=written.bytes,
+                content_sha256=written.sha256,
+                column_stats=stats,
+            )
+            if not became_current:
+                raise CannotBeDone(
+                    f"The definition of the {asset.kind} changed while its query ran, so the "
+                    "result was discarded; materialize it again."
+                )
+    except (CannotBeDone, LostLease, Stopped):
+        # Only where the object is known not to be current: when a commit's answer is lost, it may
+        # be, and what it leaves behind otherwise is swept as an orphan.
+        storage.delete(key)
+        raise
+
+
+def _rendered(asset: SqlAsset) -> str:
+    values = _index_values(asset) if isinstance(asset, DerivedAsset) else None
+    return sql.render(
+        asset.sql_query,
+        dialect=asset.connection.target().dialect,
+        params=asset.query_template_params,
+        index_values=values,
+    )
+
+
+def _index_values(asset: DerivedAsset) -> pa.Array:
+    """The distinct values of the index column, with their type, without null."""
+    column = asset.key_column
+    asset.index.require_column(column)
+    return asset.index.table([column]).column(0).drop_null().unique()
+
+
+def _check_columns(asset: SqlAsset, names: list[str], run: RunHandle) -> None:
+    there = ", ".join(names)
+    if not names:
+        raise CannotBeDone("The result has no columns.", field="sql_query")
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise CannotBeDone(
+            f"The result has more than one column {', '.join(doubled)}; give each a name of its "
+            "own with AS.",
+            field="sql_query",
+        )
+    asked_for = (asset.columns or []) if isinstance(asset, Feature) else []
+    if missing := [name for name in asked_for if name not in names]:
+        raise CannotBeDone(
+            f"The result has no column {', '.join(missing)}; it has: {there}.", field="columns"
+        )
+    if isinstance(asset, DerivedAsset) and asset.key_column not in names:
+        run.log(
+            f"the result has no column {asset.key_column}, so it cannot be joined to the index; "
+            f"it has: {there}",
+            "WARNING",
+        )
+
+
+def _counted(reader: pa.RecordBatchReader, run: RunHandle) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in reader:
+        rows += batch.num_rows
+        run.progress(rows, unit="rows")
+        yield batch
