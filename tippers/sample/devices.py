@@ -1,0 +1,231 @@
+"""The campus demo's concept: is a device static, a laptop or a phone?
+
+The queries are what somebody who knows a campus would ask of its sessions; the functions say what
+they believe of each kind of device. No one of them is right for every device: projectors keep
+office hours, docked laptops stay overnight, some phones hold one session all afternoon.
+"""
+
+from tippers.sample.recipe import Custom, Query, Recipe, Regex, Template
+
+_OF_THE_INDEX = "FROM user_ap_trajectory WHERE mac_address IN (:index_values)"
+
+SESSION_LENGTHS = Query(
+    "session_lengths",
+    f"""
+    SELECT mac_address,
+           COUNT(*) AS sessions,
+           AVG(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS mean_minutes,
+           PERCENTILE_CONT(0.5) WITHIN GROUP (
+               ORDER BY EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS median_minutes,
+           AVG(CASE WHEN end_time - start_time <= INTERVAL '15 minutes'
+                    THEN 1.0 ELSE 0.0 END) AS short_share
+    {_OF_THE_INDEX}
+    GROUP BY mac_address
+    """,
+)
+PLACES = Query(
+    "places",
+    f"""
+    WITH per_room AS (
+        SELECT mac_address, space_id, COUNT(*) AS sessions
+        {_OF_THE_INDEX}
+        GROUP BY mac_address, space_id
+    )
+    SELECT mac_address,
+           COUNT(*) AS rooms,
+           SUM(sessions) AS sessions,
+           MAX(sessions) * 1.0 / SUM(sessions) AS main_room_share
+    FROM per_room
+    GROUP BY mac_address
+    """,
+)
+CLOCK = Query(
+    "clock",
+    f"""
+    SELECT mac_address,
+           COUNT(*) AS sessions,
+           AVG(CASE WHEN EXTRACT(HOUR FROM start_time) < 6 THEN 1.0 ELSE 0.0 END) AS night_share,
+           AVG(CASE WHEN EXTRACT(ISODOW FROM start_time) >= 6
+                    THEN 1.0 ELSE 0.0 END) AS weekend_share,
+           AVG(CASE WHEN EXTRACT(ISODOW FROM start_time) < 6
+                     AND EXTRACT(HOUR FROM start_time) >= 9
+                     AND EXTRACT(HOUR FROM start_time) < 21
+                    THEN 1.0 ELSE 0.0 END) AS working_share,
+           COUNT(DISTINCT space_id) AS rooms,
+           STRING_AGG(DISTINCT TO_CHAR(start_time, 'HH24'), ' ') AS hours_seen
+    {_OF_THE_INDEX}
+    GROUP BY mac_address
+    """,
+)
+PRESENCE = Query(
+    "presence",
+    f"""
+    SELECT mac_address,
+           COUNT(DISTINCT start_time::date) AS days_seen,
+           COUNT(*) * 1.0 / COUNT(DISTINCT start_time::date) AS sessions_per_day,
+           COUNT(DISTINCT space_id) AS rooms,
+           COUNT(DISTINCT space_id) * 1.0 / COUNT(DISTINCT start_time::date) AS rooms_per_day
+    {_OF_THE_INDEX}
+    GROUP BY mac_address
+    """,
+)
+ROAMING = Query(
+    "roaming",
+    f"""
+    WITH per_hour AS (
+        SELECT mac_address, DATE_TRUNC('hour', start_time) AS hour,
+               COUNT(DISTINCT space_id) AS rooms
+        {_OF_THE_INDEX}
+        GROUP BY mac_address, DATE_TRUNC('hour', start_time)
+    )
+    SELECT mac_address,
+           COUNT(*) AS hours,
+           AVG(CASE WHEN rooms >= 2 THEN 1.0 ELSE 0.0 END) AS roaming_share
+    FROM per_hour
+    GROUP BY mac_address
+    """,
+)
+
+ALL = ("STATIC", "LAPTOP", "PHONE")
+LABELING_FUNCTIONS = (
+    Regex("connects_in_every_hour_of_the_night", "clock", "hours_seen", "^00 01 02 03 04 05", "STATIC"),
+    Template("sessions_of_hours", "session_lengths", "mean_minutes", ">=", 150, "STATIC"),
+    Custom(
+        "nights_and_weekends_like_any_day",
+        "clock",
+        ("STATIC",),
+        """
+def labeling_function(row):
+    if row['sessions'] >= 20 and row['night_share'] >= 0.15 and row['weekend_share'] >= 0.2:
+        return STATIC
+    return ABSTAIN
+""",
+    ),
+    Custom(
+        "stands_in_one_room",
+        "places",
+        ("STATIC",),
+        """
+def labeling_function(row):
+    if row['sessions'] >= 60 and row['main_room_share'] >= 0.95:
+        return STATIC
+    return ABSTAIN
+""",
+    ),
+    Template("many_rooms", "places", "rooms", ">=", 12, "PHONE"),
+    Template("roams_within_the_hour", "roaming", "roaming_share", ">=", 0.1, "PHONE"),
+    Custom(
+        "wakes_often_and_moves",
+        "presence",
+        ("PHONE", "LAPTOP"),
+        """
+def labeling_function(row):
+    if row['sessions_per_day'] >= 4 and row['rooms_per_day'] >= 0.3:
+        return PHONE
+    if row['sessions_per_day'] < 4.5 and row['rooms'] <= 6 and 5 <= row['days_seen'] < 80:
+        return LAPTOP
+    return ABSTAIN
+""",
+    ),
+    Custom(
+        "length_of_a_sitting",
+        "session_lengths",
+        ALL,
+        """
+def labeling_function(row):
+    if row['sessions'] < 5:
+        return ABSTAIN
+    if 18 <= row['median_minutes'] <= 75 and row['short_share'] < 0.4:
+        return LAPTOP
+    if row['short_share'] >= 0.95 and row['sessions'] >= 100:
+        return STATIC
+    if 0.65 <= row['short_share'] < 0.95 and row['median_minutes'] < 10:
+        return PHONE
+    return ABSTAIN
+""",
+    ),
+    Custom(
+        "few_rooms_in_working_hours",
+        "clock",
+        ("LAPTOP",),
+        """
+def labeling_function(row):
+    if row['sessions'] < 10:
+        return ABSTAIN
+    if row['rooms'] <= 6 and row['night_share'] < 0.06 and row['working_share'] >= 0.6:
+        return LAPTOP
+    return ABSTAIN
+""",
+    ),
+)
+RULES = (SESSION_LENGTHS, PLACES, CLOCK, PRESENCE, ROAMING)
+FEATURES = (
+    Query(
+        "session_minutes",
+        f"""
+        SELECT mac_address,
+               AVG(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS mean_minutes,
+               STDDEV(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS spread_minutes,
+               MAX(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS longest_minutes
+        {_OF_THE_INDEX}
+        GROUP BY mac_address
+        """,
+        ("mean_minutes", "spread_minutes", "longest_minutes"),
+        "How long the device stays connected",
+    ),
+    Query(
+        "connections",
+        f"SELECT mac_address, COUNT(*) AS total_connections {_OF_THE_INDEX} GROUP BY mac_address",
+        ("total_connections",),
+        "Sessions in the whole range",
+    ),
+    Query(
+        "days_connected",
+        f"""
+        SELECT mac_address,
+               COUNT(DISTINCT start_time::date) AS days_connected,
+               COUNT(*) * 1.0 / COUNT(DISTINCT start_time::date) AS connections_per_day
+        {_OF_THE_INDEX}
+        GROUP BY mac_address
+        """,
+        ("days_connected", "connections_per_day"),
+        "On how many days it was seen, and how often on such a day",
+    ),
+    Query(
+        "unique_spaces",
+        f"""
+        SELECT mac_address,
+               COUNT(DISTINCT space_id) AS unique_spaces,
+               COUNT(DISTINCT space_id) * 1.0 / COUNT(*) AS spaces_per_connection
+        {_OF_THE_INDEX}
+        GROUP BY mac_address
+        """,
+        ("unique_spaces", "spaces_per_connection"),
+        "In how many spaces it was seen",
+    ),
+    Query(
+        "first_and_last_day",
+        f"""
+        SELECT mac_address, MIN(start_time) AS first_seen, MAX(end_time) AS last_seen
+        {_OF_THE_INDEX}
+        GROUP BY mac_address
+        """,
+        ("first_seen", "last_seen"),
+        "When it was seen first and last",
+    ),
+    Query(
+        "time_of_day",
+        f"""
+        SELECT mac_address,
+               AVG(EXTRACT(HOUR FROM start_time)) AS mean_hour,
+               STDDEV(EXTRACT(HOUR FROM start_time)) AS spread_hours,
+               AVG(CASE WHEN EXTRACT(HOUR FROM start_time) < 6 THEN 1.0 ELSE 0.0 END) AS at_night,
+               AVG(CASE WHEN EXTRACT(ISODOW FROM start_time) >= 6
+                        THEN 1.0 ELSE 0.0 END) AS at_weekends
+        {_OF_THE_INDEX}
+        GROUP BY mac_address
+        """,
+        ("mean_hour", "spread_hours", "at_night", "at_weekends"),
+        "At what hours and on what days it connects",
+    ),
+)
