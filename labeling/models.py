@@ -1,0 +1,327 @@
+"""Labeling functions, and the jobs that turn their votes into labels and ranked classifiers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from concepts.models import Concept, ConceptValue, Feature, Index, Rule
+from tippers.errors import NotPossibleNow
+from tippers.runs.models import ACTIVE, Run, RunStatus
+
+ABSTAIN = -1
+
+
+class LFType(models.TextChoices):
+    """Template and regex functions are data; only custom ones run user code."""
+
+    CUSTOM = "custom"
+    TEMPLATE = "template"
+    REGEX = "regex"
+
+
+class LabelingFunction(models.Model):
+    """A vote on concept values, cast on the rows of one rule.
+
+    A custom function's states; "approved" means that `approved_sha256` is its code's hash:
+
+        created, or its lf_config edited -> inactive, requires approval
+        approved by another person       -> active
+        toggled                          -> inactive or active, still approved
+        replaced by a new version        -> deprecated and inactive, for good
+
+    Template and regex functions run no user code: they start active and need no approval.
+    """
+
+    lf_id = models.BigAutoField(primary_key=True)
+    c = models.ForeignKey(Concept, on_delete=models.CASCADE, related_name="labeling_functions")
+    rule = models.ForeignKey(Rule, on_delete=models.RESTRICT, related_name="labeling_functions")
+    cv = models.ForeignKey(
+        ConceptValue, null=True, blank=True, on_delete=models.RESTRICT, related_name="+"
+    )
+    applicable = models.ManyToManyField(
+        ConceptValue, through="ApplicableValue", related_name="labeling_functions"
+    )
+    name = models.CharField(max_length=255)
+    lf_type = models.CharField(max_length=50, choices=LFType.choices, default=LFType.CUSTOM)
+    lf_config: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField()
+    is_active = models.BooleanField(default=False)
+    requires_approval = models.BooleanField(default=True)
+    approved_sha256 = models.CharField(max_length=64, null=True, editable=False)
+    approved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    approved_at = models.DateTimeField(null=True, editable=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    # Who wrote the code as it stands: an editor may not approve what they made of another's code.
+    edited_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        related_name="+",
+    )
+
+    version = models.PositiveIntegerField(default=1)
+    parent_lf = models.OneToOneField(
+        "self", null=True, blank=True, on_delete=models.RESTRICT, related_name="child"
+    )
+    deprecated_at = models.DateTimeField(null=True, editable=False)
+    deprecated_by_lf = models.ForeignKey(
+        "self", null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    # Written by the last finished Snorkel job that used it; cleared by an edit.
+    estimated_accuracy = models.FloatField(null=True, editable=False)
+    coverage = models.FloatField(null=True, editable=False)
+    conflicts = models.BigIntegerField(null=True, editable=False)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "labeling_functions"
+        ordering = ["lf_id"]
+        verbose_name = "labeling function"
+        permissions = [("approve_labelingfunction", "Can approve labeling functions")]
+        constraints = [models.UniqueConstraint(fields=["c", "name"], name="unique_lf_name")]
+        indexes = [models.Index(fields=["is_active"], name="idx_lf_active")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def applicable_cv_ids(self) -> list[int]:
+        """The ids of the values it may vote, ascending. Prefetch `applicable` for lists."""
+        return sorted(value.cv_id for value in self.applicable.all())
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether its votes come from code that somebody wrote."""
+        return self.lf_type == LFType.CUSTOM
+
+    @property
+    def code(self) -> str:
+        """A custom function's source; empty for the others."""
+        return str(self.lf_config.get("code", ""))
+
+    @property
+    def code_sha256(self) -> str:
+        """What an approval is bound to (hex)."""
+        return hashlib.sha256(self.code.encode()).hexdigest()
+
+    @property
+    def config_sha256(self) -> str:
+        """What a result depends on (hex); the order of the config's keys does not matter."""
+        return hashlib.sha256(json.dumps(self.lf_config, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_approved(self) -> bool:
+        """Nobody needs to approve it, or somebody approved exactly this code."""
+        return not self.runs_user_code or self.approved_sha256 == self.code_sha256
+
+    # Mutators: conditional updates, so that none undoes another's.
+
+    def approve(self, user: AbstractBaseUser | AnonymousUser) -> None:
+        """Bind the approval to the code as `self` holds it, and activate the function.
+
+        PermissionDenied for its author while four eyes are asked for; NotPossibleNow when it is
+        approved or deprecated, or when the code was edited since `self` was read.
+        """
+        if self.deprecated_at is not None:
+            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        if self.is_approved and not self.requires_approval:
+            raise NotPossibleNow(f"{self.name} needs no approval; toggle it to activate it.")
+        if settings.FOUR_EYES and user.pk in {self.created_by_id, self.edited_by_id}:
+            raise PermissionDenied("Somebody other than its author must approve the code.")
+        self._update(
+            {"lf_config": self.lf_config, "deprecated_at": None},
+            is_active=True,
+            requires_approval=False,
+            approved_sha256=self.code_sha256,
+            approved_by_id=user.pk,
+            approved_at=timezone.now(),
+        )
+
+    def set_active(self, active: bool) -> None:  # noqa: FBT001 - the one thing that it says
+        """Switch it on or off; NotPossibleNow to switch on what is unapproved or deprecated."""
+        if active and self.deprecated_at is not None:
+            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        if active and not self.is_approved:
+            raise NotPossibleNow(f"{self.name} must be approved before it can be active.")
+        unchanged = {"approved_sha256": self.approved_sha256, "lf_config": self.lf_config}
+        self._update(unchanged if active else {}, is_active=active)
+
+    def edit(
+        self, config: dict[str, Any], *, applicable: list[ConceptValue] | None, user: Any
+    ) -> None:
+        """Put another lf_config in place; what was known of the old one goes with it."""
+        if self.deprecated_at is not None:
+            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        if config == self.lf_config:
+            return
+        approval = {
+            "is_active": False, "requires_approval": True, "approved_sha256": None,
+            "approved_by_id": None, "approved_at": None,
+        } if self.runs_user_code else {}
+        with transaction.atomic():
+            self._update(
+                {"deprecated_at": None},
+                lf_config=config, edited_by_id=getattr(user, "pk", None),
+                estimated_accuracy=None, coverage=None, conflicts=None, **approval,
+            )
+            if applicable is not None:
+                self.applicable.set(applicable)
+
+    def _update(self, unless_changed: dict[str, Any], /, **fields: Any) -> None:
+        """One UPDATE of `fields`, refused when what the decision rests on is no longer so."""
+        rows = LabelingFunction.objects.filter(pk=self.pk, **{
+            (f"{name}__isnull" if value is None else name): (True if value is None else value)
+            for name, value in unless_changed.items()
+        })
+        if not rows.update(updated_at=timezone.now(), **fields):
+            raise NotPossibleNow(f"{self.name} was changed by somebody else; look at it again.")
+        self.refresh_from_db()
+
+
+class ApplicableValue(models.Model):
+    """A value that a function may vote; a value in use cannot be deleted."""
+
+    lf = models.ForeignKey(LabelingFunction, on_delete=models.CASCADE, related_name="+")
+    value = models.ForeignKey(ConceptValue, on_delete=models.RESTRICT, related_name="+")
+
+    class Meta:
+        db_table = "labeling_function_values"
+        verbose_name = "vote of labeling function"
+        constraints = [models.UniqueConstraint(fields=["lf", "value"], name="unique_lf_value")]
+
+    def __str__(self) -> str:
+        return str(self.lf)
+
+
+class TrainingJob(models.Model):
+    """What a launch of training asked for, and its result; its status is its run's."""
+
+    job_id = models.BigAutoField(primary_key=True)
+    c = models.ForeignKey(Concept, on_delete=models.CASCADE, related_name="+")
+    config: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField(default=dict)
+    # Null only inside the transaction that launches: the run's arguments hold the job's id.
+    run = models.ForeignKey(
+        Run, null=True, on_delete=models.RESTRICT, related_name="+", db_column="dagster_run_id"
+    )
+    result_path = models.CharField(max_length=500, null=True)
+    # Hashes of what the result was made from, by name of input.
+    inputs: models.JSONField[dict[str, Any] | None, dict[str, Any] | None] = models.JSONField(
+        null=True
+    )
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        abstract = True
+        ordering = ["-created_at", "-job_id"]
+
+    def __str__(self) -> str:
+        return str(self.job_id)
+
+    @property
+    def status(self) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."""
+        return self.run.domain_status if self.run else "PENDING"
+
+    @property
+    def error_message(self) -> str | None:
+        """Why the run failed."""
+        return self.run.error_message if self.run else None
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When the run ended, however it did."""
+        return self.run.ended_at if self.run else None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run waits or works."""
+        return self.run is None or self.run.status in ACTIVE
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether there is a result."""
+        return self.run is not None and self.run.status == RunStatus.SUCCESS
+
+
+class OutputType(models.TextChoices):
+    """Probabilities of every class, or the most probable class alone."""
+
+    SOFTMAX = "softmax"
+    HARD_LABELS = "hard_labels"
+
+
+class SnorkelJob(TrainingJob):
+    """Votes of the chosen functions on an index, combined by the label model."""
+
+    index = models.ForeignKey(Index, on_delete=models.RESTRICT, related_name="snorkel_jobs")
+    rule_ids = ArrayField(models.BigIntegerField(), default=list)
+    lf_ids = ArrayField(models.BigIntegerField())
+    output_type = models.CharField(
+        max_length=50, choices=OutputType.choices, default=OutputType.SOFTMAX
+    )
+    # class_cv_ids, summary, lf_analysis, notes: what the results show beside the predictions.
+    report: models.JSONField[dict[str, Any] | None, dict[str, Any] | None] = models.JSONField(
+        null=True
+    )
+
+    class Meta(TrainingJob.Meta):
+        db_table = "snorkel_jobs"
+        verbose_name = "Snorkel job"
+
+    def inputs_now(self) -> dict[str, str | None]:
+        """What a result computed now would be made from."""
+        functions = LabelingFunction.objects.filter(lf_id__in=self.lf_ids).select_related("rule")
+        now: dict[str, str | None] = {"index": self.index.content_sha256}
+        for lf in functions:
+            now[f"labeling function {lf.lf_id}"] = lf.config_sha256
+            now[f"rule {lf.rule_id}"] = lf.rule.content_sha256
+        return now
+
+    @property
+    def is_stale(self) -> bool:
+        """The index, a rule or a labeling function is not what it was."""
+        return self.inputs is not None and self.inputs != self.inputs_now()
+
+
+class ClassifierJob(TrainingJob):
+    """A bank of classifiers trained on a Snorkel job's labels and some features."""
+
+    snorkel_job = models.ForeignKey(
+        SnorkelJob, on_delete=models.RESTRICT, related_name="classifier_jobs"
+    )
+    feature_ids = ArrayField(models.BigIntegerField())
+
+    class Meta(TrainingJob.Meta):
+        db_table = "classifier_jobs"
+        verbose_name = "classifier job"
+
+    def inputs_now(self) -> dict[str, str | None]:
+        """What a result computed now would be made from."""
+        now = {"labels": self.snorkel_job.result_path}
+        for feature in Feature.objects.filter(feature_id__in=self.feature_ids):
+            now[f"feature {feature.feature_id}"] = feature.content_sha256
+        return now
+
+    @property
+    def is_stale(self) -> bool:
+        """The labels or a feature have other content now, or the labels are stale themselves."""
+        if self.inputs is None:
+            return False
+        return self.inputs != self.inputs_now() or self.snorkel_job.is_stale
