@@ -1,0 +1,278 @@
+"""Sessions to bins: how many distinct devices were where, bin by bin. Pure; NumPy on whole columns.
+
+A session counts in every bin that it overlaps (`start < bin_end and end > bin_start`). One of zero
+length counts once inside a bin and nowhere on a bin's edge. One that ends before it starts is a
+fault in the data, not occupancy: it is left out and counted. One without an end is still open: it
+lasts until `now`, and the bins it touches are provisional.
+
+Distinct devices do not add over spaces (a roaming device is in three rooms of one hour) but they
+do over slices of time cut at bin edges; so one pass gives every room and every space above it, and
+a window with too many cells for memory is taken slice by slice.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from occupancy.tree import NO_PARENT, Ints, Tree
+from tippers.partitions import EPOCH, Window
+
+# Cells (space, bin, device; before de-duplication) held at once: some ten int64 arrays of this
+# length at the peak, the levels of the tree included.
+CELLS_AT_ONCE = 8_000_000
+ONE_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Non-empty bins of one space: their begin (seconds since the epoch, ascending) and a count."""
+
+    begin: Ints
+    count: Ints
+
+    @classmethod
+    def none(cls) -> "Bins":
+        """A space in which nobody was."""
+        return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Binned:
+    """What a pile of sessions says about one window.
+
+    `connections` has the distinct devices per bin of each space that has sessions of its own;
+    `devices` those of each space with all that lies below it. `faults` and `open_sessions` are
+    numbers of sessions per space (only spaces that have some).
+    """
+
+    connections: dict[int, Bins]
+    devices: dict[int, Bins]
+    faults: dict[int, int]
+    open_sessions: dict[int, int]
+
+
+def bin_sessions(
+    sessions: pa.Table,
+    *,
+    window: Window,
+    interval_seconds: int,
+    now: datetime,
+    parents: Mapping[int, int | None],
+) -> Binned:
+    """Count distinct devices per bin of `window`.
+
+    `sessions` has the columns mac_address (text, or a dictionary of it), space_id (integer),
+    start_time and end_time (timestamps in UTC with or without a zone; a null end is an open
+    session). A row without a device, a space or a start says nothing and is passed over; sessions
+    outside the window do no harm. `parents` says which space lies in which; one that it does not
+    name, or names with None, has no space above it. Raises ValueError when the parents run in a
+    circle, when `interval_seconds` does not divide the window, or when spaces, bins and devices
+    together are more than an int64 can number.
+    """
+    sessions = _said(sessions)
+    space_ids = _integers(sessions["space_id"])
+    start = _microseconds(sessions["start_time"])
+    still_open = sessions["end_time"].is_null().to_numpy()
+    until_now = (now - EPOCH) // ONE_MICROSECOND
+    end = np.where(still_open, until_now, _microseconds(sessions["end_time"]))
+    faulty = ~still_open & (end < start)
+    not_begun = still_open & (start >= end)
+    counts = ~(faulty | not_begun)
+
+    grid = _Grid(window, interval_seconds)
+    tree = Tree.of(np.unique(space_ids).tolist(), parents)
+    first, last = grid.reach(start[counts], end[counts])
+    presence = _Presence(
+        space=tree.codes(space_ids[counts]),
+        device=_codes(sessions["mac_address"])[counts],
+        first=first,
+        last=last,
+    )
+    packing = _Packing.of(presence, spaces=len(tree.ids), bins=grid.bins)
+    own: list[Ints] = []
+    subtree: list[Ints] = []
+    for bins in _slices(presence, grid.bins):
+        cells = packing.cells(presence, bins)
+        own.append(cells)
+        subtree.append(_with_ancestors(cells, packing, tree.parent))
+    return Binned(
+        connections=_by_space(own, packing, tree.ids, grid),
+        devices=_by_space(subtree, packing, tree.ids, grid),
+        faults=_tally(space_ids[faulty]),
+        open_sessions=_tally(space_ids[still_open & ~not_begun]),
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The bins of a window, numbered from 0."""
+
+    window: Window
+    interval_seconds: int
+
+    def __post_init__(self) -> None:
+        if self.window.width.total_seconds() % self.interval_seconds:
+            raise ValueError(f"{self.interval_seconds} s do not divide {self.window.width}")
+
+    @property
+    def bins(self) -> int:
+        return int(self.window.width.total_seconds()) // self.interval_seconds
+
+    @property
+    def begin(self) -> int:
+        """Of bin 0, in seconds since the epoch."""
+        return int((self.window.start - EPOCH).total_seconds())
+
+    def reach(self, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+        """First and last bin that each session overlaps; last < first when there is none.
+
+        Rounding the end up makes it exclusive, and gives a session of zero length one bin inside a
+        bin and none on an edge, where it would be `first` to `first - 1`.
+        """
+        width = self.interval_seconds * 1_000_000
+        origin = self.begin * 1_000_000
+        first = (start - origin) // width
+        last = -((origin - end) // width) - 1
+        return np.maximum(first, 0), np.minimum(last, self.bins - 1)
+
+
+@dataclass(frozen=True)
+class _Presence:
+    """Parallel arrays, one entry a session: codes of space and device, first and last bin."""
+
+    space: Ints
+    device: Ints
+    first: Ints
+    last: Ints
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """(space, bin, device) as one int64, so that sorting and de-duplicating is one pass."""
+
+    bins: int
+    devices: int
+
+    @classmethod
+    def of(cls, presence: _Presence, *, spaces: int, bins: int) -> "_Packing":
+        devices = int(presence.device.max()) + 1 if len(presence.device) else 1
+        if spaces * bins * devices >= 2**63:
+            raise ValueError(
+                f"{spaces} spaces, {bins} bins, {devices} devices are too many at once"
+            )
+        return cls(bins, devices)
+
+    def cells(self, presence: _Presence, bins: range) -> Ints:
+        """The distinct cells of these bins, sorted."""
+        begin = np.maximum(presence.first, bins.start)
+        times = np.maximum(np.minimum(presence.last, bins.stop - 1) - begin + 1, 0)
+        # The bin of each copy: its session's first bin plus its position among that one's copies.
+        begin -= np.cumsum(times) - times
+        cells = np.arange(int(times.sum()), dtype=np.int64)
+        cells += np.repeat(begin + presence.space * self.bins, times)
+        cells *= self.devices
+        cells += np.repeat(presence.device, times)
+        return _distinct(cells)
+
+
+def _with_ancestors(cells: Ints, packing: _Packing, parent: Ints) -> Ints:
+    """The cells of every space including those of all that lies below it, distinct and sorted.
+
+    One step up the tree at a time: each de-duplicates, so a building starts from its floors' cells
+    and not again from its rooms'.
+    """
+    per_space = packing.bins * packing.devices
+    levels = [cells]
+    while len(levels[-1]):
+        below = levels[-1]
+        space = below // per_space
+        above = parent[space]
+        inside = above != NO_PARENT
+        levels.append(_distinct((below + (above - space) * per_space)[inside]))
+    return _distinct(np.concatenate(levels))
+
+
+def _by_space(slices: list[Ints], packing: _Packing, ids: Ints, grid: _Grid) -> dict[int, Bins]:
+    """Counts per (space, bin), as one pair of arrays for each space."""
+    places, counts = [], []
+    for cells in slices:
+        place = cells // packing.devices
+        edge = _edges(place)
+        places.append(place[edge])
+        counts.append(np.diff(np.append(edge, len(place))))
+    place = np.concatenate(places)
+    count = np.concatenate(counts).astype(np.int64)
+    order = np.argsort(place, kind="stable")  # slices come in order of time, not of space
+    place, count = place[order], count[order]
+    space = place // packing.bins
+    begin = grid.begin + (place % packing.bins) * grid.interval_seconds
+    edge = _edges(space)
+    return {
+        int(ids[space[low]]): Bins(begin[low:high], count[low:high])
+        for low, high in zip(edge, np.append(edge, len(space))[1:], strict=True)
+    }
+
+
+def _slices(presence: _Presence, bins: int) -> Iterator[range]:
+    """Ranges of bins that together have every bin once, each of at most CELLS_AT_ONCE cells.
+
+    A single bin may have more than that: it has one cell for every session at most.
+    """
+    some = presence.last >= presence.first
+    begins = np.bincount(presence.first[some], minlength=bins + 1)
+    ends = np.bincount(presence.last[some] + 1, minlength=bins + 1)
+    cells = np.cumsum(np.cumsum(begins - ends))[:bins]  # up to and including each bin
+    lowest = 0
+    while lowest < bins:
+        before = int(cells[lowest - 1]) if lowest else 0
+        fitting = int(np.searchsorted(cells, before + CELLS_AT_ONCE, side="right"))
+        stop = max(fitting, lowest + 1)
+        yield range(lowest, stop)
+        lowest = stop
+
+
+def _distinct(values: Ints) -> Ints:
+    values = np.sort(values)
+    return values[_edges(values)]
+
+
+def _edges(values: Ints) -> Ints:
+    """Where a new value begins in sorted values."""
+    return np.flatnonzero(np.diff(values, prepend=values[:1] - 1)).astype(np.int64)
+
+
+def _tally(space_ids: Ints) -> dict[int, int]:
+    ids, counts = np.unique(space_ids, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _said(sessions: pa.Table) -> pa.Table:
+    """Without the rows that lack a device, a space or a start."""
+    needed = [sessions[name] for name in ("mac_address", "space_id", "start_time")]
+    if not any(column.null_count for column in needed):
+        return sessions
+    complete = reduce(pc.and_, (pc.is_valid(column) for column in needed))
+    return sessions.filter(complete)
+
+
+def _codes(column: pa.ChunkedArray) -> Ints:
+    """Each value as a small number, the same for the same value."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    codes: Ints = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes
+
+
+def _integers(column: pa.ChunkedArray) -> Ints:
+    integers: Ints = column.cast(pa.int64()).to_numpy()
+    return integers
+
+
+def _microseconds(column: pa.ChunkedArray) -> Ints:
+    """Timestamps as microseconds since the epoch; 0 where null."""
+    moments = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64())
+    return _integers(moments.fill_null(0))
