@@ -40,6 +40,8 @@ def aligned_windows(start: datetime, end: datetime, *, width: timedelta) -> list
         raise ValueError("the range must say its time zone")
     if width <= timedelta():
         raise ValueError(f"the width of a window must be positive, not {width}")
+    if end <= start:
+        return []
     begin = start - (start - EPOCH) % width
     windows = []
     while begin < end:
