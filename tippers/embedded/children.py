@@ -119,8 +119,9 @@ class Child:
 class Children:
     """All children of one supervisor, in the order in which they were started."""
 
-    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, say: Callable[[str], None], *, quiet: bool = False) -> None:
         self.logs = logs
+        self.quiet = quiet  # what the children say goes to the logs alone
         self.say = say
         self.children: list[Child] = []
         self.patient = False  # once everything was up, what dies is restarted for ever
@@ -178,8 +179,11 @@ class Children:
 
     def restart(self, child: Child) -> None:
         """Stop it in its own way; the tick that finds it ended starts it at once."""
-        child.restarting = True
-        child.ask_to_stop()
+        if child.start_at is not None:
+            child.start_at = time.monotonic()
+        else:
+            child.restarting = True
+            child.ask_to_stop()
 
     def stop(self) -> None:
         """End all: together what needs the foundations, then those, last started first."""
@@ -250,7 +254,8 @@ class Children:
         if child.raw:
             self.say(line)
             return
-        self.say(f"{child.name:>8} | {line}")
+        if not self.quiet:
+            self.say(f"{child.name:>8} | {line}")
         if child.name not in self._handlers:
             self._handlers[child.name] = _LogFile(
                 self.logs / f"{child.name}.log", maxBytes=LOG_BYTES, backupCount=1

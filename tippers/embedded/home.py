@@ -9,10 +9,12 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -62,12 +64,14 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the parts of a home's stack answer; of the running one, else of the last one."""
+    """Where the parts of a home's stack answer; of the running one, else of the last one.
+
+    The address of a part that is not embedded, because a variable replaces it, is empty.
+    """
 
     pid: int
     web_url: str
     ready: bool
-    embedded_postgres: bool
     postgres_port: int | None
     broker_port: int | None
     database_url: str = field(repr=False)
@@ -84,6 +88,28 @@ def home_path() -> Path:
     """The folder that the environment names, else `.tippers` in the checkout."""
     named = os.environ.get("TIPPERS_HOME", "")
     return Path(named).expanduser().absolute() if named else CHECKOUT / ".tippers"
+
+
+def free_port(preferred: int | None = None) -> int:
+    """The preferred port when nobody has it, else one that the system gives."""
+    for port in (preferred, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise CannotStart("No TCP port is free on 127.0.0.1.")
+
+
+def require_space(folder: Path) -> None:
+    """Say so before a first start fills the disk and fails in the middle."""
+    free = shutil.disk_usage(folder).free
+    if free < FIRST_START_BYTES:
+        raise CannotStart(
+            f"The disk is full: a first start needs {FIRST_START_BYTES >> 20} MB at {folder}, where "
+            f"{free >> 20} MB are free."
+        )
 
 
 def read_stack(path: Path) -> Stack | None:

@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tippers.embedded.children import Account, Child
-from tippers.embedded.home import FIRST_START_BYTES, CannotStart, Home, explain
+from tippers.embedded.home import CannotStart, Home, explain, free_port, require_space
 
 if TYPE_CHECKING:
     from psycopg2 import extensions
@@ -54,18 +53,6 @@ lc_messages = 'C'
 """
 AUTHENTICATION = "host all all 127.0.0.1/32 scram-sha-256\n"
 INSTEAD = "set DATABASE_URL and TIPPERS_DB_URL to databases of your own"
-
-
-def free_port(preferred: int | None = None) -> int:
-    """The preferred port when nobody has it, else one that the system gives."""
-    for port in (preferred, 0):
-        if port is None:
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise CannotStart("No TCP port is free on 127.0.0.1.")
 
 
 class Cluster:
@@ -251,12 +238,7 @@ class Cluster:
         note.write_text(str(self.home.path))
 
     def _initialize(self, binaries: Path) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if free < FIRST_START_BYTES:
-            raise CannotStart(
-                f"The disk is full: a first start needs {FIRST_START_BYTES >> 20} MB at "
-                f"{self.folder}, where {free >> 20} MB are free."
-            )
+        require_space(self.folder)
         _require_a_passwd_entry()
         # Made under another name, so that a start that was cut short is not taken for a cluster.
         unfinished = self.folder / "data.new"
