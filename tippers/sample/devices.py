@@ -229,3 +229,20 @@ FEATURES = (
         "At what hours and on what days it connects",
     ),
 )
+
+DEVICES = Recipe(
+    concept="device_types",
+    description="What kind of device it is, by how it uses the Wi-Fi",
+    values=(
+        ("STATIC", "Stands in a room: screens, sensors, projectors"),
+        ("LAPTOP", "Opened where somebody sits down to work"),
+        ("PHONE", "Carried about, and awake for minutes at a time"),
+    ),
+    index=Query(
+        "devices",
+        "SELECT DISTINCT mac_address FROM user_location_trajectory ORDER BY mac_address",
+    ),
+    rules=RULES,
+    labeling_functions=LABELING_FUNCTIONS,
+    features=FEATURES,
+)
