@@ -7,11 +7,10 @@ office hours, docked laptops stay overnight, some phones hold one session all af
 
 from tippers.sample.recipe import Custom, Query, Recipe, Regex, Template
 
-_OF_THE_INDEX = "FROM user_ap_trajectory WHERE mac_address IN (:index_values)"
 
 SESSION_LENGTHS = Query(
     "session_lengths",
-    f"""
+    """
     SELECT mac_address,
            COUNT(*) AS sessions,
            AVG(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS mean_minutes,
@@ -19,16 +18,18 @@ SESSION_LENGTHS = Query(
                ORDER BY EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS median_minutes,
            AVG(CASE WHEN end_time - start_time <= INTERVAL '15 minutes'
                     THEN 1.0 ELSE 0.0 END) AS short_share
-    {_OF_THE_INDEX}
+    FROM user_ap_trajectory
+    WHERE mac_address IN (:index_values)
     GROUP BY mac_address
     """,
 )
 PLACES = Query(
     "places",
-    f"""
+    """
     WITH per_room AS (
         SELECT mac_address, space_id, COUNT(*) AS sessions
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address, space_id
     )
     SELECT mac_address,
@@ -41,7 +42,7 @@ PLACES = Query(
 )
 CLOCK = Query(
     "clock",
-    f"""
+    """
     SELECT mac_address,
            COUNT(*) AS sessions,
            AVG(CASE WHEN EXTRACT(HOUR FROM start_time) < 6 THEN 1.0 ELSE 0.0 END) AS night_share,
@@ -53,29 +54,32 @@ CLOCK = Query(
                     THEN 1.0 ELSE 0.0 END) AS working_share,
            COUNT(DISTINCT space_id) AS rooms,
            STRING_AGG(DISTINCT TO_CHAR(start_time, 'HH24'), ' ') AS hours_seen
-    {_OF_THE_INDEX}
+    FROM user_ap_trajectory
+    WHERE mac_address IN (:index_values)
     GROUP BY mac_address
     """,
 )
 PRESENCE = Query(
     "presence",
-    f"""
+    """
     SELECT mac_address,
            COUNT(DISTINCT start_time::date) AS days_seen,
            COUNT(*) * 1.0 / COUNT(DISTINCT start_time::date) AS sessions_per_day,
            COUNT(DISTINCT space_id) AS rooms,
            COUNT(DISTINCT space_id) * 1.0 / COUNT(DISTINCT start_time::date) AS rooms_per_day
-    {_OF_THE_INDEX}
+    FROM user_ap_trajectory
+    WHERE mac_address IN (:index_values)
     GROUP BY mac_address
     """,
 )
 ROAMING = Query(
     "roaming",
-    f"""
+    """
     WITH per_hour AS (
         SELECT mac_address, DATE_TRUNC('hour', start_time) AS hour,
                COUNT(DISTINCT space_id) AS rooms
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address, DATE_TRUNC('hour', start_time)
     )
     SELECT mac_address,
@@ -88,7 +92,9 @@ ROAMING = Query(
 
 ALL = ("STATIC", "LAPTOP", "PHONE")
 LABELING_FUNCTIONS = (
-    Regex("connects_in_every_hour_of_the_night", "clock", "hours_seen", "^00 01 02 03 04 05", "STATIC"),
+    Regex(
+        "connects_in_every_hour_of_the_night", "clock", "hours_seen", "^00 01 02 03 04 05", "STATIC"
+    ),
     Template("sessions_of_hours", "session_lengths", "mean_minutes", ">=", 150, "STATIC"),
     Custom(
         "nights_and_weekends_like_any_day",
@@ -162,12 +168,13 @@ RULES = (SESSION_LENGTHS, PLACES, CLOCK, PRESENCE, ROAMING)
 FEATURES = (
     Query(
         "session_minutes",
-        f"""
+        """
         SELECT mac_address,
                AVG(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS mean_minutes,
                STDDEV(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS spread_minutes,
                MAX(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS longest_minutes
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("mean_minutes", "spread_minutes", "longest_minutes"),
@@ -175,17 +182,23 @@ FEATURES = (
     ),
     Query(
         "connections",
-        f"SELECT mac_address, COUNT(*) AS total_connections {_OF_THE_INDEX} GROUP BY mac_address",
+        """
+        SELECT mac_address, COUNT(*) AS total_connections
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
+        GROUP BY mac_address
+        """,
         ("total_connections",),
         "Sessions in the whole range",
     ),
     Query(
         "days_connected",
-        f"""
+        """
         SELECT mac_address,
                COUNT(DISTINCT start_time::date) AS days_connected,
                COUNT(*) * 1.0 / COUNT(DISTINCT start_time::date) AS connections_per_day
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("days_connected", "connections_per_day"),
@@ -193,11 +206,12 @@ FEATURES = (
     ),
     Query(
         "unique_spaces",
-        f"""
+        """
         SELECT mac_address,
                COUNT(DISTINCT space_id) AS unique_spaces,
                COUNT(DISTINCT space_id) * 1.0 / COUNT(*) AS spaces_per_connection
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("unique_spaces", "spaces_per_connection"),
@@ -205,9 +219,10 @@ FEATURES = (
     ),
     Query(
         "first_and_last_day",
-        f"""
+        """
         SELECT mac_address, MIN(start_time) AS first_seen, MAX(end_time) AS last_seen
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("first_seen", "last_seen"),
@@ -215,14 +230,15 @@ FEATURES = (
     ),
     Query(
         "time_of_day",
-        f"""
+        """
         SELECT mac_address,
                AVG(EXTRACT(HOUR FROM start_time)) AS mean_hour,
                STDDEV(EXTRACT(HOUR FROM start_time)) AS spread_hours,
                AVG(CASE WHEN EXTRACT(HOUR FROM start_time) < 6 THEN 1.0 ELSE 0.0 END) AS at_night,
                AVG(CASE WHEN EXTRACT(ISODOW FROM start_time) >= 6
                         THEN 1.0 ELSE 0.0 END) AS at_weekends
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("mean_hour", "spread_hours", "at_night", "at_weekends"),

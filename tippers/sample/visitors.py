@@ -7,23 +7,20 @@ A day in the queries is a day in UTC; a place whose opening hours cross midnight
 
 from tippers.sample.recipe import Custom, Query, Recipe, Regex, Template
 
-_OF_THE_INDEX = "FROM user_ap_trajectory WHERE mac_address IN (:index_values)"
-_VISITS = f"""
-    WITH visits AS (
-        SELECT mac_address, start_time::date AS day,
-               COUNT(*) AS sessions,
-               COUNT(DISTINCT space_id) AS rooms,
-               EXTRACT(EPOCH FROM (MAX(end_time) - MIN(start_time))) / 60 AS minutes
-        {_OF_THE_INDEX}
-        GROUP BY mac_address, start_time::date
-    )
-"""
 
 RULES = (
     Query(
         "dwell",
-        f"""
-        {_VISITS}
+        """
+        WITH visits AS (
+            SELECT mac_address, start_time::date AS day,
+                   COUNT(*) AS sessions,
+                   COUNT(DISTINCT space_id) AS rooms,
+                   EXTRACT(EPOCH FROM (MAX(end_time) - MIN(start_time))) / 60 AS minutes
+            FROM user_ap_trajectory
+            WHERE mac_address IN (:index_values)
+            GROUP BY mac_address, start_time::date
+        )
         SELECT mac_address,
                COUNT(*) AS visits,
                AVG(minutes) AS mean_visit_minutes,
@@ -50,19 +47,28 @@ RULES = (
     ),
     Query(
         "returning",
-        f"""
+        """
         SELECT mac_address,
                COUNT(DISTINCT start_time::date) AS days_seen,
                COUNT(DISTINCT DATE_TRUNC('week', start_time)) AS weeks_seen,
                EXTRACT(EPOCH FROM (MAX(start_time) - MIN(start_time))) / 86400 AS days_between
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
     ),
     Query(
         "walk",
-        f"""
-        {_VISITS}
+        """
+        WITH visits AS (
+            SELECT mac_address, start_time::date AS day,
+                   COUNT(*) AS sessions,
+                   COUNT(DISTINCT space_id) AS rooms,
+                   EXTRACT(EPOCH FROM (MAX(end_time) - MIN(start_time))) / 60 AS minutes
+            FROM user_ap_trajectory
+            WHERE mac_address IN (:index_values)
+            GROUP BY mac_address, start_time::date
+        )
         SELECT mac_address,
                COUNT(*) AS visits,
                AVG(rooms) AS rooms_per_visit,
@@ -155,12 +161,13 @@ def labeling_function(row):
 FEATURES = (
     Query(
         "session_minutes",
-        f"""
+        """
         SELECT mac_address,
                AVG(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS mean_minutes,
                MAX(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS longest_minutes,
                SUM(EXTRACT(EPOCH FROM (end_time - start_time)) / 60) AS total_minutes
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("mean_minutes", "longest_minutes", "total_minutes"),
@@ -168,17 +175,23 @@ FEATURES = (
     ),
     Query(
         "connections",
-        f"SELECT mac_address, COUNT(*) AS total_connections {_OF_THE_INDEX} GROUP BY mac_address",
+        """
+        SELECT mac_address, COUNT(*) AS total_connections
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
+        GROUP BY mac_address
+        """,
         ("total_connections",),
         "Sessions in the whole range",
     ),
     Query(
         "days",
-        f"""
+        """
         SELECT mac_address,
                COUNT(DISTINCT start_time::date) AS days,
                EXTRACT(EPOCH FROM (MAX(end_time) - MIN(start_time))) / 86400 AS days_between
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("days", "days_between"),
@@ -186,9 +199,10 @@ FEATURES = (
     ),
     Query(
         "unique_spaces",
-        f"""
+        """
         SELECT mac_address, COUNT(DISTINCT space_id) AS unique_spaces
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("unique_spaces",),
@@ -196,9 +210,10 @@ FEATURES = (
     ),
     Query(
         "first_and_last_day",
-        f"""
+        """
         SELECT mac_address, MIN(start_time) AS first_seen, MAX(end_time) AS last_seen
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("first_seen", "last_seen"),
@@ -206,12 +221,13 @@ FEATURES = (
     ),
     Query(
         "time_of_day",
-        f"""
+        """
         SELECT mac_address,
                AVG(EXTRACT(HOUR FROM start_time)) AS mean_hour,
                AVG(CASE WHEN EXTRACT(ISODOW FROM start_time) >= 6
                         THEN 1.0 ELSE 0.0 END) AS at_weekends
-        {_OF_THE_INDEX}
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
         GROUP BY mac_address
         """,
         ("mean_hour", "at_weekends"),
