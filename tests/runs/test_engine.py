@@ -1,0 +1,112 @@
+"""What becomes of a job's row, whatever the job does."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.runs import jobs  # noqa: F401 - declares them
+from tippers.errors import NotFound, NotPossibleNow
+from tippers.runs import claims, engine
+from tippers.runs.claims import Clock
+from tippers.runs.models import Run, RunStatus
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def messages(run: Run) -> str:
+    return "\n".join(run.logs.order_by("id").values_list("message", flat=True))
+
+
+def test_a_job_runs_once_and_its_row_says_success(tmp_path: Path) -> None:
+    path = tmp_path / "effects"
+    run = engine.launch("note_effect", key="k", args={"path": str(path)})
+    assert engine.perform_next("short")
+    assert not engine.perform_next("short")
+    run.refresh_from_db()
+    assert run.status == RunStatus.SUCCESS
+    assert run.started_at is not None
+    assert run.ended_at is not None
+    assert run.created_at <= run.started_at <= run.ended_at
+    assert path.read_text() == "start 1\neffect 1\n"
+
+
+def test_what_cannot_be_done_fails_at_once_with_its_sentence() -> None:
+    run = engine.launch("refuse", key="k", args={"sentence": "There is no column mac."})
+    engine.perform_next("short")
+    run.refresh_from_db()
+    assert run.status == RunStatus.FAILURE
+    assert run.error_message == "There is no column mac."
+    assert run.attempt == 1
+
+
+def test_an_unexpected_failure_is_tried_again_after_a_back_off() -> None:
+    run = engine.launch("break_down", key="k", args={"until_attempt": 2})
+    engine.perform_next("short")
+    run.refresh_from_db()
+    assert run.status == RunStatus.PENDING
+    assert run.ended_at is None
+    assert not engine.perform_next("short"), "it must wait for its back-off"
+    Run.objects.update(not_before=Clock())
+    assert engine.perform_next("short")
+    run.refresh_from_db()
+    assert (run.status, run.error_message) == (RunStatus.SUCCESS, None)
+    assert "ZeroDivisionError: planned" in messages(run)
+
+
+def test_the_third_unexpected_failure_is_the_last() -> None:
+    run = engine.launch("break_down", key="k", args={"until_attempt": 99})
+    for _ in range(3):
+        Run.objects.update(not_before=Clock())
+        assert engine.perform_next("short")
+    run.refresh_from_db()
+    assert run.status == RunStatus.FAILURE
+    assert run.error_message == "ZeroDivisionError: planned"
+    assert "about to divide" in messages(run)
+
+
+def test_a_run_of_a_job_that_this_version_lacks_fails_by_name() -> None:
+    Run.objects.create(job="from_the_future", queue="short", key="k")
+    engine.perform_next("short")
+    assert "from_the_future" in str(Run.objects.get().error_message)
+
+
+def test_a_cancelled_run_is_never_started() -> None:
+    run = engine.launch("refuse", key="k", args={"sentence": "no"})
+    assert engine.cancel(run.run_id).status == RunStatus.CANCELLED
+    assert not engine.perform_next("short")
+
+
+def test_a_run_that_has_ended_cannot_be_cancelled() -> None:
+    run = engine.launch("refuse", key="k", args={"sentence": "no"})
+    engine.perform_next("short")
+    with pytest.raises(NotPossibleNow, match="FAILURE"):
+        engine.cancel(run.run_id)
+    with pytest.raises(NotFound):
+        engine.cancel(Run(job="x").run_id)
+
+
+def test_a_finish_after_a_cancel_is_refused() -> None:
+    engine.launch("refuse", key="k", args={"sentence": "no"})
+    held = claims.claim("short", "me")
+    assert held is not None
+    engine.cancel(held.run_id)
+    with pytest.raises(claims.LostLease):
+        claims.succeed(held)
+    held.refresh_from_db()
+    assert held.status == RunStatus.CANCELLED
+
+
+def test_what_is_registered_is_stopped_and_the_next_checkpoint_raises() -> None:
+    engine.launch("refuse", key="k", args={"sentence": "no"})
+    held = claims.claim("short", "me")
+    assert held is not None
+    handle = engine.RunHandle(held)
+    stopped: list[str] = []
+    with pytest.raises(engine.Stopped, match="because"), handle.on_stop(lambda: stopped.append("x")):
+        handle.stop("because")
+    assert stopped == ["x"]
+
+
+def test_beat_knows_the_sweep() -> None:
+    assert engine.PERIODICS["runs.sweep"].every <= timedelta(seconds=30)
