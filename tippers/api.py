@@ -129,7 +129,8 @@ class Router(SimpleRouter):
     """Paths without a trailing slash; one is accepted."""
 
     def __init__(self) -> None:
-        super().__init__(trailing_slash="/?")
+        super().__init__()
+        self.trailing_slash = "/?"  # the constructor takes only yes or no
 
 
 class _KnownFieldsOnly(serializers.Serializer[Any]):
