@@ -69,14 +69,16 @@ def write_parquet(key: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBat
 
         def write() -> None:
             nonlocal written_rows
+            arriving = iter(queue.get, None)
             try:
                 with pq.ParquetWriter(sink, schema, compression="snappy") as writer:
-                    for table in _row_groups(iter(queue.get, None), schema):
+                    for table in _row_groups(arriving, schema):
                         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                         written_rows += table.num_rows
             except BaseException as error:  # noqa: BLE001 - raised again by the reading thread
                 failures.append(error)
-                while queue.get() is not None:  # so that the reader is never left waiting
+            finally:
+                for _ in arriving:  # after a failure: the reading thread must not wait for room
                     pass
 
         thread = Thread(target=write, name=f"parquet {key}")
@@ -415,14 +417,15 @@ def _translated(key: str) -> Iterator[None]:
 
 def _as_storage_error(error: BaseException, key: str) -> BaseException:
     """A vendor's error in our words; any other stays as it is."""
-    import pyarrow as pa
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
     if isinstance(error, FileNotFoundError) or _is_missing(error):
         return NotStored(f"There is no stored object {key}.")
     if isinstance(error, OSError):
         return StorageError(f"The storage failed on {key}: {error.strerror or error}.")
+
+    import pyarrow as pa
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
     if isinstance(error, ClientError | BotoCoreError | Boto3Error):
         return StorageError(f"The storage failed on {key}: {error}.")
     if isinstance(error, pa.ArrowInvalid) and "Parquet" in str(error):
