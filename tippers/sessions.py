@@ -93,13 +93,15 @@ def load(
     spaces: Path,
     sessions: Path,
     replace: bool = False,
+    origin: str = "",
     progress: Progress | None = None,
 ) -> Loaded:
     """Fill `space` and `user_ap_trajectory` of the database at `url` from the two files.
 
     `progress` hears (done, total) in bytes of a CSV file or rows of a Parquet file. Tables that
-    hold rows are refused unless `replace`, which empties both in the same transaction. Raises
-    LoadRefused, and then the database is as it was.
+    hold rows are refused unless `replace`, which empties both in the same transaction. `origin` is
+    remembered with the table, see `origin_of`. Raises LoadRefused, and then the database is as it
+    was.
     """
     space_table = _read_spaces(spaces)
     source = _open(sessions, SESSION_COLUMNS)
@@ -114,7 +116,7 @@ def load(
             _copy(cursor, "space", SPACE_COLUMNS, io.BytesIO(_as_csv(space_table)))
             _copy(cursor, "user_ap_trajectory", SESSION_COLUMNS, stream)
             stream.raise_refused()
-            _finish(cursor)
+            _finish(cursor, origin)
     except psycopg2.errors.LockNotAvailable as error:
         raise LoadRefused(
             "The session tables are being read by a query that takes long; try again when it ends"
@@ -123,6 +125,19 @@ def load(
         stream.raise_refused()
         raise LoadRefused(f"The database refused: {str(error).strip()}") from error
     return Loaded(space_table.num_rows, stream.loaded, stream.open_sessions)
+
+
+def origin_of(url: str) -> str | None:
+    """The `origin` of the sessions in the database at `url`; None when it holds none."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('user_ap_trajectory') IS NOT NULL")
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute("SELECT EXISTS (SELECT FROM user_ap_trajectory)")
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute("SELECT obj_description('user_ap_trajectory'::regclass)")
+        return cursor.fetchone()[0] or ""
 
 
 def _make_room(cursor: Any, *, replace: bool) -> None:
@@ -150,7 +165,7 @@ def _copy(cursor: Any, table: str, columns: tuple[str, ...], source: Any) -> Non
     cursor.copy_expert(statement, source, size=1 << 18)
 
 
-def _finish(cursor: Any) -> None:
+def _finish(cursor: Any, origin: str) -> None:
     for index, columns in _INDEXES.items():
         cursor.execute(f"CREATE INDEX {index} ON user_ap_trajectory {columns}")
     cursor.execute("SELECT to_regclass('user_location_trajectory') IS NULL")
@@ -161,6 +176,7 @@ def _finish(cursor: Any) -> None:
         cursor.execute(
             f"GRANT SELECT ON space, user_ap_trajectory, user_location_trajectory TO {READER_ROLE}"
         )
+    cursor.execute("COMMENT ON TABLE user_ap_trajectory IS %s", [origin or None])
     cursor.execute("ANALYZE space, user_ap_trajectory")
 
 

@@ -15,6 +15,7 @@ class Labelled:
     """What the pipeline found. `names` maps concept value ids to names."""
 
     c_id: int
+    devices: int
     names: dict[int, str]
     snorkel: dict[str, Any]
     functions: list[dict[str, Any]]
@@ -86,6 +87,7 @@ def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
     screen.follow(api, {"classifier bank": trained["dagster_run_id"]})
     return Labelled(
         c_id=concept["c_id"],
+        devices=api.get(f"{base}/indexes/{index_id}")["row_count"],
         names={cv_id: name for name, cv_id in ids.items()},
         snorkel=api.get(results, limit=1),
         functions=functions,

@@ -7,7 +7,6 @@ office hours, docked laptops stay overnight, some phones hold one session all af
 
 from tippers.sample.recipe import Custom, Query, Recipe, Regex, Template
 
-
 SESSION_LENGTHS = Query(
     "session_lengths",
     """

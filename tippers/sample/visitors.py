@@ -7,7 +7,6 @@ A day in the queries is a day in UTC; a place whose opening hours cross midnight
 
 from tippers.sample.recipe import Custom, Query, Recipe, Regex, Template
 
-
 RULES = (
     Query(
         "dwell",
@@ -36,11 +35,11 @@ RULES = (
                COUNT(DISTINCT t.space_id) AS rooms,
                COUNT(DISTINCT room.parent_space_id) AS floors,
                COUNT(DISTINCT t.start_time::date) AS days,
-               STRING_AGG(DISTINCT COALESCE(floor.building_room, floor.space_id::text), ' ')
+               STRING_AGG(DISTINCT COALESCE(above.building_room, above.space_id::text), ' ')
                    AS floors_seen
         FROM user_ap_trajectory t
         JOIN space room ON room.space_id = t.space_id
-        JOIN space floor ON floor.space_id = COALESCE(room.parent_space_id, room.space_id)
+        JOIN space above ON above.space_id = COALESCE(room.parent_space_id, room.space_id)
         WHERE t.mac_address IN (:index_values)
         GROUP BY t.mac_address
         """,
