@@ -114,9 +114,9 @@ def show_accuracy(truth: Truth, labelled: Labelled, counted: list[Counted], scre
         )
     )
     right = sum(types[mac] == name for mac, name in labelled.predictions.items())
+    share = right / max(len(labelled.predictions), 1)
     lines = [
-        f"Label model: {percent(right / max(len(labelled.predictions), 1))} of the labelled "
-        "devices are what the label says",
+        f"Label model: {percent(share)} of the labelled devices are what the label says",
     ]
     best: dict[str, Any] | None = next(iter(labelled.classifiers["model_scores"]), None)
     if best:
