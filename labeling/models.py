@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.postgres.fields import ArrayField
-from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from concepts.models import Concept, ConceptValue, Feature, Index, Rule
-from tippers.errors import NotPossibleNow
+from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs.models import ACTIVE, Run, RunStatus
 
 ABSTAIN = -1
+
+
+class OwnCode(CannotBeDone):
+    """Nobody approves what they wrote themselves (HTTP 403)."""
+
+    status = 403
+    code = "own_code"
 
 
 class LFType(models.TextChoices):
@@ -59,17 +66,26 @@ class LabelingFunction(models.Model):
     requires_approval = models.BooleanField(default=True)
     approved_sha256 = models.CharField(max_length=64, null=True, editable=False)
     approved_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        settings.AUTH_USER_MODEL,
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
         related_name="+",
     )
     approved_at = models.DateTimeField(null=True, editable=False)
     created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        settings.AUTH_USER_MODEL,
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
         related_name="+",
     )
     # Who wrote the code as it stands: an editor may not approve what they made of another's code.
     edited_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL,
+        settings.AUTH_USER_MODEL,
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
         related_name="+",
     )
 
@@ -136,7 +152,7 @@ class LabelingFunction(models.Model):
     def approve(self, user: AbstractBaseUser | AnonymousUser) -> None:
         """Bind the approval to the code as `self` holds it, and activate the function.
 
-        PermissionDenied for its author while four eyes are asked for; NotPossibleNow when it is
+        OwnCode for its author while four eyes are asked for; NotPossibleNow when it is
         approved or deprecated, or when the code was edited since `self` was read.
         """
         if self.deprecated_at is not None:
@@ -144,7 +160,7 @@ class LabelingFunction(models.Model):
         if self.is_approved and not self.requires_approval:
             raise NotPossibleNow(f"{self.name} needs no approval; toggle it to activate it.")
         if settings.FOUR_EYES and user.pk in {self.created_by_id, self.edited_by_id}:
-            raise PermissionDenied("Somebody other than its author must approve the code.")
+            raise OwnCode("Somebody other than its author must approve the code.")
         self._update(
             {"lf_config": self.lf_config, "deprecated_at": None},
             is_active=True,
@@ -154,7 +170,7 @@ class LabelingFunction(models.Model):
             approved_at=timezone.now(),
         )
 
-    def set_active(self, active: bool) -> None:  # noqa: FBT001 - the one thing that it says
+    def set_active(self, active: bool) -> None:
         """Switch it on or off; NotPossibleNow to switch on what is unapproved or deprecated."""
         if active and self.deprecated_at is not None:
             raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
@@ -164,32 +180,54 @@ class LabelingFunction(models.Model):
         self._update(unchanged if active else {}, is_active=active)
 
     def edit(
-        self, config: dict[str, Any], *, applicable: list[ConceptValue] | None, user: Any
+        self, config: dict[str, Any], *, applicable: Iterable[ConceptValue], user: Any
     ) -> None:
         """Put another lf_config in place; what was known of the old one goes with it."""
         if self.deprecated_at is not None:
             raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
         if config == self.lf_config:
             return
-        approval = {
-            "is_active": False, "requires_approval": True, "approved_sha256": None,
-            "approved_by_id": None, "approved_at": None,
-        } if self.runs_user_code else {}
+        approval = (
+            {
+                "is_active": False,
+                "requires_approval": True,
+                "approved_sha256": None,
+                "approved_by_id": None,
+                "approved_at": None,
+            }
+            if self.runs_user_code
+            else {}
+        )
         with transaction.atomic():
             self._update(
                 {"deprecated_at": None},
-                lf_config=config, edited_by_id=getattr(user, "pk", None),
-                estimated_accuracy=None, coverage=None, conflicts=None, **approval,
+                lf_config=config,
+                edited_by_id=getattr(user, "pk", None),
+                estimated_accuracy=None,
+                coverage=None,
+                conflicts=None,
+                **approval,
             )
-            if applicable is not None:
-                self.applicable.set(applicable)
+            self.set_applicable(applicable)
+
+    def rename(self, name: str) -> None:
+        """Give it another name."""
+        self._update({}, name=name)
+
+    def set_applicable(self, values: Iterable[ConceptValue]) -> None:
+        """Say what it may vote."""
+        self.applicable.set(values)
+        getattr(self, "_prefetched_objects_cache", {}).pop("applicable", None)
 
     def _update(self, unless_changed: dict[str, Any], /, **fields: Any) -> None:
         """One UPDATE of `fields`, refused when what the decision rests on is no longer so."""
-        rows = LabelingFunction.objects.filter(pk=self.pk, **{
-            (f"{name}__isnull" if value is None else name): (True if value is None else value)
-            for name, value in unless_changed.items()
-        })
+        rows = LabelingFunction.objects.filter(
+            pk=self.pk,
+            **{
+                (f"{name}__isnull" if value is None else name): (True if value is None else value)
+                for name, value in unless_changed.items()
+            },
+        )
         if not rows.update(updated_at=timezone.now(), **fields):
             raise NotPossibleNow(f"{self.name} was changed by somebody else; look at it again.")
         self.refresh_from_db()

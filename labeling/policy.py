@@ -169,7 +169,9 @@ def _parse(code: str) -> ast.Module:
 def _shape(tree: ast.Module) -> Iterator[Problem]:
     """One labeling_function(row), and nothing at module level that does something."""
     functions = [
-        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == FUNCTION
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == FUNCTION
     ]
     if len(functions) != 1 or functions[0] not in tree.body:
         yield 0, f"the code must define {FUNCTION}(row) exactly once, at module level"
@@ -183,8 +185,9 @@ def _shape(tree: ast.Module) -> Iterator[Problem]:
         if isinstance(node, MODULE_STATEMENTS) or _is_docstring(node):
             continue
         if type(node) not in INSTEAD:
-            yield node.lineno, (
-                "only imports, constants and functions may stand outside of a function"
+            yield (
+                node.lineno,
+                ("only imports, constants and functions may stand outside of a function"),
             )
 
 
@@ -280,9 +283,12 @@ def _state(tree: ast.Module) -> Iterator[Problem]:
             if not all(isinstance(name, ast.Name) for target in targets for name in _flat(target)):
                 yield node.lineno, "only names may be assigned outside of a function"
             if not _immutable(node.value, modules):
-                yield node.lineno, (
-                    "a value outside of a function must not be changeable; use a tuple or a "
-                    "frozenset, or make it inside the function"
+                yield (
+                    node.lineno,
+                    (
+                        "a value outside of a function must not be changeable; use a tuple or a "
+                        "frozenset, or make it inside the function"
+                    ),
                 )
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.Lambda):
@@ -299,7 +305,9 @@ def _flat(target: ast.expr) -> Iterator[ast.expr]:
         yield target
 
 
-def _immutable(value: ast.expr, modules: Mapping[str, str]) -> bool:
+def _immutable(  # noqa: PLR0911 - one row per kind of expression
+    value: ast.expr, modules: Mapping[str, str]
+) -> bool:
     match value:
         case ast.Constant() | ast.Name() | ast.JoinedStr() | ast.Lambda():
             return True
@@ -352,8 +360,9 @@ def _constants(tree: ast.Module, values: Mapping[str, int]) -> Iterator[Problem]
         match node:
             case ast.Assign(targets=targets, value=value):
                 pairs = [pair for target in targets for pair in _pairs(target, value)]
-            case ast.AnnAssign(target=target, value=ast.expr() as value) | ast.NamedExpr(
-                target=target, value=value
+            case (
+                ast.AnnAssign(target=target, value=ast.expr() as value)
+                | ast.NamedExpr(target=target, value=value)
             ):
                 pairs = list(_pairs(target, value))
             case _:
@@ -361,9 +370,12 @@ def _constants(tree: ast.Module, values: Mapping[str, int]) -> Iterator[Problem]
         for name, given in pairs:
             if name in ids and given != ids[name]:
                 said = "something else" if given is None else given
-                yield node.lineno, (
-                    f"{name} = {said} contradicts the concept: the id of {name} is {ids[name]}; "
-                    f"write {name} = {ids[name]}"
+                yield (
+                    node.lineno,
+                    (
+                        f"{name} = {said} contradicts the concept: the id of {name} is {ids[name]}; "
+                        f"write {name} = {ids[name]}"
+                    ),
                 )
 
 

@@ -1,5 +1,20 @@
-"""Paths of this app."""
+from django.urls import re_path
 
-from django.urls import URLPattern
+from concepts.urls import OF_CONCEPT
+from labeling import api
+from tippers.api import Router
 
-urlpatterns: list[URLPattern] = []
+router = Router()
+router.register(f"{OF_CONCEPT}/labeling-functions", api.LabelingFunctionViewSet, basename="lf")
+router.register(f"{OF_CONCEPT}/snorkel/jobs", api.SnorkelJobViewSet, basename="snorkel-job")
+router.register(
+    f"{OF_CONCEPT}/classifiers/jobs", api.ClassifierJobViewSet, basename="classifier-job"
+)
+
+urlpatterns = [
+    re_path(rf"^{OF_CONCEPT}/snorkel/run/?$", api.SnorkelJobViewSet.as_view({"post": "launch"})),
+    re_path(
+        rf"^{OF_CONCEPT}/classifiers/run/?$", api.ClassifierJobViewSet.as_view({"post": "launch"})
+    ),
+    *router.urls,
+]

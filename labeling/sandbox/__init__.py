@@ -60,8 +60,8 @@ class Sandbox:
     def __init__(
         self, code: str, *, columns: Sequence[str], allowed_imports: Iterable[str], rows: int
     ) -> None:
+        self._code = code
         self._setup = {
-            "code": code,
             "columns": list(columns),
             "allowed_imports": list(allowed_imports),
             "builtins": sorted(BUILTINS),
@@ -90,7 +90,8 @@ class Sandbox:
             bufsize=0,
         )
         try:
-            _, text, row = self._exchange(self._setup, 0, START_SECONDS)
+            self._exchange(self._setup, 0, START_SECONDS)
+            _, text, row = self._exchange(self._code, 0, CHUNK_SECONDS)
             if row >= 0:
                 raise SandboxFailed(f"its code does not load: {text}")
         except BaseException:
@@ -170,15 +171,14 @@ class Sandbox:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self.kill()
-                    raise SandboxFailed(
-                        f"it was stopped: {count} rows took longer than {seconds:.1f} s"
-                        if count
-                        else f"it was stopped: loading its code took longer than {seconds:.0f} s"
-                    )
+                    doing = f"{count} rows" if count else "loading its code"
+                    raise SandboxFailed(f"it was stopped: {doing} took longer than {seconds:.1f} s")
                 for key, _ in ready.select(left):
                     if key.fileobj is process.stdin:
                         try:
-                            to_send = to_send[os.write(process.stdin.fileno(), to_send[: 1 << 20]) :]
+                            to_send = to_send[
+                                os.write(process.stdin.fileno(), to_send[: 1 << 20]) :
+                            ]
                         except BrokenPipeError:
                             to_send = to_send[:0]  # what its end says comes from the read below
                         if not to_send:

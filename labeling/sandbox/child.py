@@ -2,33 +2,32 @@
 
 Started by `labeling.sandbox` as `python -P -s -S -W ignore child.py PARENT_PID`; standard library only,
 nothing of the product is importable here. On descriptor 0 come frames from the host (8 bytes of
-length, then a pickle: the host is trusted by us, never we by it); on descriptor 1 go replies: a
-header, raw int32 votes, and UTF-8 text for the first fault. Order: import all that user code may
-ever need, read the setup, lock, and only then look at the code.
+length, then a pickle: the host is trusted by us, never we by it); on descriptor 1 goes a reply to
+each: a header, raw int32 votes, and UTF-8 text for the first fault. Order: import all that user
+code may ever need, read the setup, lock, and only then read the code.
 """
 
+# What exported functions import when they are called must be here before the lock: _strptime,
+# unicodedata and zoneinfo serve datetime and re.
+import _strptime  # noqa: F401
 import array
+import builtins
 import ctypes
+import datetime as dt
+import math
 import os
 import pickle
+import re
 import resource
 import signal
+import statistics
 import struct
 import sys
+import unicodedata  # noqa: F401
+import zoneinfo  # noqa: F401
 from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any
-
-# What the exported functions import when they are called (strptime's and mode's lazy imports) must
-# be here before the lock.
-import _strptime  # noqa: F401
-import builtins
-import datetime
-import math
-import re
-import statistics
-import unicodedata  # noqa: F401
-import zoneinfo  # noqa: F401
 
 HEADER = struct.Struct("<4sIIi")  # magic, votes, bytes of text, row of the first fault or -1
 MAGIC = b"LFV1"
@@ -84,37 +83,43 @@ def lock(limits: dict[str, int]) -> None:
     for name, value in limits.items():
         kind = getattr(resource, name)
         hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (most, most))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def namespaces(exports: dict[str, list[str]]) -> dict[str, SimpleNamespace]:
     """Each module's exported names, and nothing else of it."""
-    modules = {"re": re, "datetime": datetime, "math": math, "statistics": statistics}
+    modules = {"re": re, "datetime": dt, "math": math, "statistics": statistics}
     return {
         name: SimpleNamespace(
-            **{export: getattr(modules[name], export) for export in names if hasattr(modules[name], export)}
+            **{
+                export: getattr(modules[name], export)
+                for export in names
+                if hasattr(modules[name], export)
+            }
         )
         for name, names in exports.items()
     }
 
 
-def load(setup: dict[str, Any]) -> FunctionType:
+def load(setup: dict[str, Any], code: str) -> FunctionType:
     """Run the code's module level; its labeling_function."""
     spaces = namespaces(setup["exports"])
     allowed = {name: spaces[name] for name in setup["allowed_imports"]}
 
-    def import_(name: str, *_: object, level: int = 0) -> SimpleNamespace:
-        if level or name not in allowed:  # from . import x
+    def import_(name: str, *_: object) -> SimpleNamespace | None:
+        if name == "_strptime":
+            return None  # datetime.strptime asks so and then takes it from sys.modules itself
+        if name not in allowed:
             raise ImportError(f"{name} cannot be imported here")
         return allowed[name]
 
     names: dict[str, Any] = {name: getattr(builtins, name) for name in setup["builtins"]}
     names["__import__"] = import_
     scope: dict[str, Any] = {"__builtins__": names, "__name__": CODE_FILE, **allowed}
-    exec(compile(setup["code"], CODE_FILE, "exec", dont_inherit=True), scope)  # noqa: S102 - what this process is for
+    exec(compile(code, CODE_FILE, "exec", dont_inherit=True), scope)  # noqa: S102 - what this process is for
     function = scope.get("labeling_function")
     if not isinstance(function, FunctionType):
         raise TypeError("the code defines no labeling_function(row)")
@@ -140,7 +145,11 @@ def rows_of(columns: list[str], values: list[list[Any]], count: int) -> Iterator
 
 
 def carefully(
-    function: FunctionType, columns: list[str], values: list[list[Any]], count: int, lines: list[str]
+    function: FunctionType,
+    columns: list[str],
+    values: list[list[Any]],
+    count: int,
+    lines: list[str],
 ) -> tuple[bytes, str, int]:
     """Row by row: FAULT for each that fails, and what the first one said."""
     votes = array.array("i", bytes(4 * count))
@@ -186,9 +195,11 @@ def main() -> None:
     die_with(int(sys.argv[1]))
     setup = receive()
     lock(setup["limits"])
-    lines = setup["code"].splitlines()
+    reply()
+    code = receive()
+    lines = code.splitlines()
     try:
-        function = load(setup)
+        function = load(setup, code)
         votes_of = loop_for(setup["columns"])
     except BaseException as error:  # noqa: BLE001 - including a code's own SystemExit
         reply(text=describe(error, lines) or "it cannot be loaded", row=0)

@@ -1,0 +1,670 @@
+"""Labeling functions, Snorkel jobs and classifier jobs over REST."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from django.db import transaction
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import ValidationError
+
+from concepts.api import ID, OfConceptSerializer, OfConceptViewSet
+from concepts.models import Concept, ConceptValue, Feature, Index, Rule
+from labeling import classifier_jobs, functions, label_jobs
+from labeling.models import (
+    ClassifierJob,
+    LabelingFunction,
+    LFType,
+    OutputType,
+    SnorkelJob,
+    TrainingJob,
+)
+from labeling.sandbox.names import EXPORTS
+from tippers import storage
+from tippers.api import Serializer, found
+from tippers.errors import NotPossibleNow
+from tippers.paging import MAX_LIMIT, whole_number
+from tippers.runs import engine
+
+OPERATORS = (">", ">=", "<", "<=", "==", "!=", "in", "contains")
+MOST_EPOCHS = 100_000
+
+
+class OfThisConcept(serializers.PrimaryKeyRelatedField[Any]):
+    """An object of the concept in the path, by id; there are no others."""
+
+    default_error_messages: ClassVar[dict[str, Any]] = {
+        "does_not_exist": "This concept has none with the id {pk_value}."
+    }
+
+    def get_queryset(self) -> QuerySet[Any]:
+        objects: QuerySet[Any] = super().get_queryset()  # type: ignore[assignment]  # given at declaration
+        return objects.filter(c_id=self.context["view"].kwargs["c_id"])
+
+
+def _distinct(objects: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(objects))
+
+
+# --- labeling functions ---------------------------------------------------------------------
+
+
+class CustomConfigSerializer(Serializer):
+    """What a custom function's lf_config holds."""
+
+    code = serializers.CharField(trim_whitespace=False)
+    allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), default=list)
+    label = serializers.IntegerField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return {**attrs, "allowed_imports": sorted(attrs["allowed_imports"])}
+
+
+class TemplateConfigSerializer(Serializer):
+    """What a template function's lf_config holds: `field operator value` votes `label`."""
+
+    field = serializers.CharField()
+    operator = serializers.ChoiceField(choices=OPERATORS)
+    value = serializers.JSONField()
+    label = serializers.IntegerField()
+    template = serializers.CharField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        operator, value = attrs["operator"], attrs["value"]
+        if operator == "in":
+            if not isinstance(value, list) or not value or not all(map(_is_scalar, value)):
+                raise ValidationError({"value": "For in, give a list of texts or numbers."})
+        elif operator == "contains":
+            if not isinstance(value, str) or not value:
+                raise ValidationError({"value": "For contains, give the text to look for."})
+        elif not _is_scalar(value):
+            raise ValidationError({"value": "Give one text, number or boolean."})
+        return attrs
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+class RegexConfigSerializer(Serializer):
+    """What a regex function's lf_config holds: a field with `pattern` in it votes `label`."""
+
+    pattern = serializers.CharField(trim_whitespace=False, max_length=1000)
+    field = serializers.CharField()
+    label = serializers.IntegerField()
+
+    def validate_pattern(self, pattern: str) -> str:
+        from labeling.votes import regex_problem
+
+        if problem := regex_problem(pattern):
+            raise ValidationError(f"Not a usable pattern: {problem}")
+        return pattern
+
+
+CONFIGS: dict[str, type[Serializer]] = {
+    LFType.CUSTOM: CustomConfigSerializer,
+    LFType.TEMPLATE: TemplateConfigSerializer,
+    LFType.REGEX: RegexConfigSerializer,
+}
+
+
+def _checked_config(lf_type: str, config: Any, rule: Rule, values: set[int]) -> dict[str, Any]:
+    """An lf_config of the type, or a ValidationError that names what is wrong in it."""
+    serializer = CONFIGS[lf_type](data=config)
+    serializer.is_valid(raise_exception=True)
+    checked: dict[str, Any] = dict(serializer.validated_data)
+    if "label" in checked and checked["label"] not in values:
+        raise ValidationError({"label": f"This concept has no value {checked['label']}."})
+    columns = rule.columns_of_product
+    if rule.is_materialized and "field" in checked and checked["field"] not in columns:
+        raise ValidationError(
+            {"field": f"The rule {rule.name} has no such column; it has: {', '.join(columns)}."}
+        )
+    return checked
+
+
+class LabelingFunctionSerializer(OfConceptSerializer):
+    """A labeling function as it is shown."""
+
+    rule_id = serializers.IntegerField(read_only=True)
+    cv_id = serializers.IntegerField(read_only=True, allow_null=True)
+    applicable_cv_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    parent_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
+    deprecated_by_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
+    lf_config = serializers.DictField(read_only=True)
+    created_by = serializers.CharField(source="created_by.username", default=None, read_only=True)
+    approved_by = serializers.CharField(source="approved_by.username", default=None, read_only=True)
+
+    class Meta:
+        model = LabelingFunction
+        fields = (
+            "lf_id", "c_id", "cv_id", "applicable_cv_ids", "rule_id", "name", "version",
+            "parent_lf_id", "lf_type", "lf_config", "is_active", "requires_approval",
+            "approved_sha256", "approved_by", "approved_at", "created_by", "deprecated_at",
+            "deprecated_by_lf_id", "estimated_accuracy", "coverage", "conflicts", "created_at",
+            "updated_at",
+        )  # fmt: skip
+
+
+class _NewFunctionSerializer(OfConceptSerializer):
+    """What the bodies of the three types share."""
+
+    lf_type: ClassVar[str]
+    rule_id = OfThisConcept(source="rule", queryset=Rule.objects.select_related("index"))
+    cv_id = OfThisConcept(source="cv", queryset=ConceptValue.objects.all(), required=False)
+    applicable_cv_ids = OfThisConcept(
+        source="applicable",
+        queryset=ConceptValue.objects.all(),
+        many=True,
+        required=False,
+        allow_empty=False,
+    )
+    parent_lf_id = OfThisConcept(
+        source="parent_lf", queryset=LabelingFunction.objects.all(), required=False, allow_null=True
+    )
+
+    shared: ClassVar[tuple[str, ...]] = (
+        "name", "rule_id", "cv_id", "applicable_cv_ids", "parent_lf_id",
+    )  # fmt: skip
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        values = {value.cv_id: value for value in ConceptValue.objects.filter(c_id=self.concept_id)}
+        label = attrs.get("label")
+        if "applicable" not in attrs:
+            if label is None:
+                raise ValidationError({"applicable_cv_ids": "This field is required."})
+            attrs["applicable"] = [values[label]] if label in values else []
+        attrs["applicable"] = _distinct(attrs["applicable"])
+        config = {name: attrs.pop(name) for name in CONFIGS[self.lf_type]().fields if name in attrs}
+        if self.lf_type == LFType.CUSTOM and config.get("code") is None:
+            ids = [value.cv_id for value in attrs["applicable"]]
+            config["code"] = functions.generated_code(self.context["view"].concept, ids)
+        attrs["config"] = _checked_config(self.lf_type, config, attrs["rule"], set(values))
+        if label is not None and values[label] not in attrs["applicable"]:
+            raise ValidationError({"label": "It must be one of applicable_cv_ids."})
+        return attrs
+
+    def create(self, validated_data: dict[str, Any]) -> LabelingFunction:
+        label = validated_data["config"].get("label")
+        named = {value.cv_id: value for value in validated_data["applicable"]}
+        return functions.create(
+            validated_data["c"],
+            name=validated_data["name"],
+            rule=validated_data["rule"],
+            lf_type=self.lf_type,
+            config=validated_data["config"],
+            applicable=validated_data["applicable"],
+            user=self.context["request"].user,
+            cv=validated_data.get("cv") or named.get(label),
+            parent=validated_data.get("parent_lf"),
+        )
+
+    def to_representation(self, instance: LabelingFunction) -> dict[str, Any]:
+        return LabelingFunctionSerializer(instance, context=self.context).data
+
+
+class NewCustomSerializer(_NewFunctionSerializer):
+    """The body of a new custom function; without code it gets a template to start from."""
+
+    lf_type = LFType.CUSTOM
+    code = serializers.CharField(required=False, allow_null=True, trim_whitespace=False)
+    allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), required=False)
+    label = serializers.IntegerField(required=False)
+
+    class Meta:
+        model = LabelingFunction
+        fields = (*_NewFunctionSerializer.shared, "code", "allowed_imports", "label")
+
+
+class NewTemplateSerializer(_NewFunctionSerializer):
+    """The body of a new template function."""
+
+    lf_type = LFType.TEMPLATE
+    field = serializers.CharField()
+    operator = serializers.ChoiceField(choices=OPERATORS)
+    value = serializers.JSONField()
+    label = serializers.IntegerField()
+    template = serializers.CharField(required=False)
+
+    class Meta:
+        model = LabelingFunction
+        fields = (
+            *_NewFunctionSerializer.shared, "field", "operator", "value", "label", "template",
+        )  # fmt: skip
+
+
+class NewRegexSerializer(_NewFunctionSerializer):
+    """The body of a new regex function."""
+
+    lf_type = LFType.REGEX
+    pattern = serializers.CharField(trim_whitespace=False)
+    field = serializers.CharField()
+    label = serializers.IntegerField()
+
+    class Meta:
+        model = LabelingFunction
+        fields = (*_NewFunctionSerializer.shared, "pattern", "field", "label")
+
+
+class ChangeSerializer(OfConceptSerializer):
+    """The body of an update; what is not given stays."""
+
+    name = serializers.CharField(max_length=255, required=False)
+    is_active = serializers.BooleanField(required=False)
+    lf_config = serializers.DictField(required=False)
+
+    class Meta:
+        model = LabelingFunction
+        fields = ("name", "is_active", "lf_config")
+
+    def validate_lf_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        lf: LabelingFunction = self.context["lf"]
+        return _checked_config(lf.lf_type, config, lf.rule, set(functions.values_of(lf.c)))
+
+
+class VersionSerializer(ChangeSerializer):
+    """The body of a new version."""
+
+    lf_config = serializers.DictField()
+
+    class Meta:
+        model = LabelingFunction
+        fields = ("name", "lf_config")
+
+
+class TemplateCodeSerializer(serializers.Serializer[Any]):
+    """Generated code to start from."""
+
+    code = serializers.CharField()
+    applicable_cv_ids = serializers.ListField(child=serializers.IntegerField())
+
+
+class MetricsSerializer(serializers.ModelSerializer[LabelingFunction]):
+    """How a function did in the last finished Snorkel job that used it."""
+
+    metrics_available = serializers.SerializerMethodField()
+
+    class Meta:
+        model = LabelingFunction
+        fields = (
+            "lf_id", "name", "version", "estimated_accuracy", "coverage", "conflicts",
+            "metrics_available",
+        )  # fmt: skip
+
+    def get_metrics_available(self, lf: LabelingFunction) -> bool:
+        return lf.coverage is not None
+
+
+class LabelingFunctionViewSet(OfConceptViewSet):
+    """The labeling functions of a concept."""
+
+    queryset = (
+        LabelingFunction.objects.select_related("c", "rule__index", "created_by", "approved_by")
+        .prefetch_related("applicable")
+        .order_by("lf_id")
+    )
+    serializer_class = LabelingFunctionSerializer
+    lookup_field = "lf_id"
+    action_permissions: ClassVar[dict[str, str]] = {
+        "approve": "labeling.approve_labelingfunction",
+        "create_template": "labeling.add_labelingfunction",
+        "create_regex": "labeling.add_labelingfunction",
+        "create_custom": "labeling.add_labelingfunction",
+        "create_version": "labeling.add_labelingfunction",
+    }
+
+    @extend_schema(parameters=[OpenApiParameter("active_only", bool)])
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().list(request, *args, **kwargs)
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        said = self.request.query_params.get("active_only", "false").lower()
+        if said not in {"true", "false", "1", "0"}:
+            raise ValidationError({"active_only": "Must be true or false."})
+        wanted = self.action == "list" and said in {"true", "1"}
+        return queryset.filter(is_active=True) if wanted else queryset
+
+    @extend_schema(request=NewCustomSerializer, responses={201: LabelingFunctionSerializer})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        del args, kwargs
+        return self._create(NewCustomSerializer, request)
+
+    def _create(self, kind: type[_NewFunctionSerializer], request: Request) -> Response:
+        serializer = kind(data=request.data, context=self.get_serializer_context())
+        serializer.is_valid(raise_exception=True)
+        lf = serializer.save(c=self.concept)
+        return Response(self._shown(lf), status=201)
+
+    def _shown(self, lf: LabelingFunction) -> dict[str, Any]:
+        shown: dict[str, Any] = self.get_serializer(lf).data
+        return shown
+
+    @extend_schema(request=ChangeSerializer, responses=LabelingFunctionSerializer)
+    def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        del args, kwargs
+        lf: LabelingFunction = self.get_object()
+        serializer = self._body(ChangeSerializer, lf, request)
+        functions.change(lf, serializer.validated_data, request.user)
+        return Response(self._shown(lf))
+
+    def _body(
+        self, kind: type[ChangeSerializer], lf: LabelingFunction, request: Request
+    ) -> ChangeSerializer:
+        context = {**self.get_serializer_context(), "lf": lf}
+        instance = lf if kind is ChangeSerializer else None
+        serializer = kind(instance, data=request.data, context=context)
+        serializer.is_valid(raise_exception=True)
+        return serializer
+
+    def perform_destroy(self, instance: LabelingFunction) -> None:
+        functions.delete(instance)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("applicable_cv_ids", int, many=True)],
+        responses=TemplateCodeSerializer,
+        filters=False,
+    )
+    @action(detail=False, methods=["get"], url_path="template", pagination_class=None)
+    def template(self, request: Request, **_: Any) -> Response:
+        asked = request.query_params.getlist("applicable_cv_ids")
+        values = functions.values_of(self.concept)
+        if not asked:
+            raise ValidationError({"applicable_cv_ids": "Give at least one concept value's id."})
+        for cv_id in asked:
+            if not cv_id.isdecimal() or int(cv_id) not in values:
+                raise ValidationError({"applicable_cv_ids": f"This concept has no value {cv_id}."})
+        cv_ids = _distinct([int(cv_id) for cv_id in asked])
+        code = functions.generated_code(self.concept, cv_ids)
+        return Response({"code": code, "applicable_cv_ids": cv_ids})
+
+    @extend_schema(request=NewTemplateSerializer, responses={201: LabelingFunctionSerializer})
+    @template.mapping.post
+    def create_template(self, request: Request, **_: Any) -> Response:
+        return self._create(NewTemplateSerializer, request)
+
+    @extend_schema(request=NewRegexSerializer, responses={201: LabelingFunctionSerializer})
+    @action(detail=False, methods=["post"], url_path="regex")
+    def create_regex(self, request: Request, **_: Any) -> Response:
+        return self._create(NewRegexSerializer, request)
+
+    @extend_schema(request=NewCustomSerializer, responses={201: LabelingFunctionSerializer})
+    @action(detail=False, methods=["post"], url_path="custom")
+    def create_custom(self, request: Request, **_: Any) -> Response:
+        return self._create(NewCustomSerializer, request)
+
+    @extend_schema(responses=MetricsSerializer)
+    @action(detail=True)
+    def metrics(self, request: Request, **_: Any) -> Response:
+        del request
+        return Response(MetricsSerializer(self.get_object()).data)
+
+    @extend_schema(request=None, responses=LabelingFunctionSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, **_: Any) -> Response:
+        lf: LabelingFunction = self.get_object()
+        lf.approve(request.user)
+        return Response(self._shown(lf))
+
+    @extend_schema(request=None, responses=LabelingFunctionSerializer)
+    @action(detail=True, methods=["post"])
+    def toggle(self, request: Request, **_: Any) -> Response:
+        del request
+        lf: LabelingFunction = self.get_object()
+        lf.set_active(not lf.is_active)
+        return Response(self._shown(lf))
+
+    @extend_schema(responses=LabelingFunctionSerializer(many=True))
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def versions(self, request: Request, **_: Any) -> Response:
+        del request
+        chain = functions.versions(self.get_object())
+        return Response(self.get_serializer(chain, many=True).data)
+
+    @extend_schema(request=VersionSerializer, responses={201: LabelingFunctionSerializer})
+    @versions.mapping.post
+    def create_version(self, request: Request, **_: Any) -> Response:
+        parent: LabelingFunction = self.get_object()
+        said = self._body(VersionSerializer, parent, request).validated_data
+        lf = functions.new_version(
+            parent, config=said["lf_config"], name=said.get("name"), user=request.user
+        )
+        return Response(self._shown(lf), status=201)
+
+
+# --- jobs -----------------------------------------------------------------------------------
+
+
+class JobSerializer(serializers.ModelSerializer[Any]):
+    """What both kinds of job show; a job that was just launched says RUNNING."""
+
+    c_id = serializers.IntegerField(read_only=True)
+    dagster_run_id = serializers.UUIDField(source="run_id", read_only=True)
+    status = serializers.SerializerMethodField()
+    error_message = serializers.CharField(read_only=True, allow_null=True)
+    completed_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+    def get_status(self, job: TrainingJob) -> str:
+        return "RUNNING" if self.context.get("launched") else job.status
+
+
+SHARED_JOB_FIELDS = (
+    "dagster_run_id", "status", "result_path", "error_message", "created_at", "completed_at",
+)  # fmt: skip
+
+
+class SnorkelJobSerializer(JobSerializer):
+    """A Snorkel job on the wire."""
+
+    index_id = serializers.IntegerField(read_only=True)
+    rule_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    lf_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    config = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = SnorkelJob
+        fields = (
+            "job_id", "c_id", "index_id", "rule_ids", "lf_ids", "config", "output_type",
+            *SHARED_JOB_FIELDS,
+        )  # fmt: skip
+
+
+class ClassifierJobSerializer(JobSerializer):
+    """A classifier job on the wire."""
+
+    snorkel_job_id = serializers.IntegerField(read_only=True)
+    feature_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    config = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = ClassifierJob
+        fields = (
+            "job_id", "c_id", "snorkel_job_id", "feature_ids", "config", *SHARED_JOB_FIELDS,
+        )  # fmt: skip
+
+
+class SnorkelOptionsSerializer(Serializer):
+    """How the label model is trained."""
+
+    epochs = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EPOCHS)
+    lr = serializers.FloatField(default=0.01, min_value=1e-9, max_value=10)
+    sample_size = serializers.IntegerField(default=None, allow_null=True, min_value=1)
+    output_type = serializers.ChoiceField(choices=OutputType.choices, default=OutputType.SOFTMAX)
+    seed = serializers.IntegerField(default=label_jobs.SEED, min_value=0, max_value=2**32 - 1)
+
+
+class SnorkelRunSerializer(Serializer):
+    """The body that launches a Snorkel job."""
+
+    selectedIndex = OfThisConcept(source="index", queryset=Index.objects.all())  # noqa: N815 - the wire's name
+    selectedRules = OfThisConcept(  # noqa: N815 - the wire's name
+        source="rules", queryset=Rule.objects.all(), many=True, required=False
+    )
+    selectedLFs = OfThisConcept(  # noqa: N815 - the wire's name
+        source="functions",
+        queryset=LabelingFunction.objects.select_related("rule").prefetch_related("applicable"),
+        many=True,
+        allow_empty=False,
+    )
+    snorkel = SnorkelOptionsSerializer(default=dict)
+
+    def validate_snorkel(self, said: dict[str, Any]) -> dict[str, Any]:
+        # A default is not validated by REST framework, and so would hold no values.
+        options = SnorkelOptionsSerializer(data=said)
+        options.is_valid(raise_exception=True)
+        return dict(options.validated_data)
+
+
+class ClassifierOptionsSerializer(Serializer):
+    """How labels are chosen and classifiers trained."""
+
+    threshold_method = serializers.ChoiceField(
+        choices=["max_confidence", "entropy"], default="max_confidence"
+    )
+    threshold_value = serializers.FloatField(default=0.7, min_value=0, max_value=1)
+    min_labels_per_class = serializers.IntegerField(default=10, min_value=1)
+    imbalance_factor = serializers.FloatField(default=3.0, min_value=1, max_value=1e6)
+    test_size = serializers.FloatField(default=0.2, min_value=0.01, max_value=0.9)
+    random_state = serializers.IntegerField(default=42, min_value=0, max_value=2**32 - 1)
+    relax_threshold = serializers.BooleanField(default=False)
+
+
+class ClassifierRunSerializer(Serializer):
+    """The body that launches a classifier job."""
+
+    snorkel_job_id = OfThisConcept(
+        source="snorkel_job", queryset=SnorkelJob.objects.select_related("run")
+    )
+    feature_ids = OfThisConcept(
+        source="features", queryset=Feature.objects.all(), many=True, allow_empty=False
+    )
+    config = ClassifierOptionsSerializer(default=dict)
+
+    def validate_config(self, said: dict[str, Any]) -> dict[str, Any]:
+        options = ClassifierOptionsSerializer(data=said)
+        options.is_valid(raise_exception=True)
+        return dict(options.validated_data)
+
+
+class ResultsSerializer(serializers.Serializer[Any]):
+    """A job's results; only the message while there are none."""
+
+    job_id = serializers.IntegerField()
+    status = serializers.CharField()
+    message = serializers.CharField(required=False)
+
+
+class JobViewSet(
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet[Any],
+):
+    """What both kinds of job share: list, read, cancel, delete."""
+
+    lookup_field = "job_id"
+    lookup_value_regex = ID
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.concept: Concept = found(Concept.objects.all(), "Concept", c_id=kwargs["c_id"])
+
+    def get_queryset(self) -> QuerySet[Any]:
+        # Permissions and the schema ask before the concept is looked up.
+        return super().get_queryset().filter(c_id=self.kwargs.get("c_id"))
+
+    def _launched(self, job: TrainingJob) -> Response:
+        context = {**self.get_serializer_context(), "launched": True}
+        job.refresh_from_db()
+        return Response(self.get_serializer_class()(job, context=context).data, status=201)
+
+    def perform_destroy(self, instance: TrainingJob) -> None:
+        if instance.is_active:
+            raise NotPossibleNow(f"Job {instance.job_id} is {instance.status}; cancel it first.")
+        with transaction.atomic():
+            instance.delete()
+            if instance.result_path is not None:
+                key = storage.key_of(instance.result_path)
+                transaction.on_commit(lambda: storage.delete(key), robust=True)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, **_: Any) -> Response:
+        del request
+        job: TrainingJob = self.get_object()
+        if job.run is None:
+            raise NotPossibleNow(f"Job {job.job_id} has no run to cancel.")
+        engine.cancel(job.run.run_id)
+        return Response(self.get_serializer(self.get_object()).data)
+
+
+class SnorkelJobViewSet(JobViewSet):
+    """The Snorkel jobs of a concept, newest first."""
+
+    queryset = SnorkelJob.objects.select_related("run", "index")
+    serializer_class = SnorkelJobSerializer
+    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_snorkeljob"}
+
+    @extend_schema(request=SnorkelRunSerializer, responses={201: SnorkelJobSerializer})
+    def launch(self, request: Request, **_: Any) -> Response:
+        body = SnorkelRunSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        config = said["snorkel"]
+        output_type = config.pop("output_type")
+        job = label_jobs.launch(
+            self.concept,
+            index=said["index"],
+            rules=_distinct(said.get("rules", [])),
+            functions=_distinct(said["functions"]),
+            config=config,
+            output_type=output_type,
+            user=request.user,
+        )
+        return self._launched(job)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("skip", int), OpenApiParameter("limit", int)],
+        responses=ResultsSerializer,
+    )
+    @action(detail=True)
+    def results(self, request: Request, **_: Any) -> Response:
+        skip = whole_number(request, "skip", default=0)
+        limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
+        answer = label_jobs.results(self.get_object(), skip=skip, limit=limit)
+        summary = answer.get("summary")
+        headers = {"X-Total-Count": str(summary["total_samples"])} if summary else None
+        return Response(answer, headers=headers)
+
+
+class ClassifierJobViewSet(JobViewSet):
+    """The classifier jobs of a concept, newest first."""
+
+    queryset = ClassifierJob.objects.select_related("run", "snorkel_job__index")
+    serializer_class = ClassifierJobSerializer
+    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_classifierjob"}
+
+    @extend_schema(request=ClassifierRunSerializer, responses={201: ClassifierJobSerializer})
+    def launch(self, request: Request, **_: Any) -> Response:
+        body = ClassifierRunSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        job = classifier_jobs.launch(
+            self.concept,
+            snorkel_job=said["snorkel_job"],
+            features=_distinct(said["features"]),
+            config=said["config"],
+            user=request.user,
+        )
+        return self._launched(job)
+
+    @extend_schema(responses=ResultsSerializer)
+    @action(detail=True)
+    def results(self, request: Request, **_: Any) -> Response:
+        del request
+        return Response(classifier_jobs.results(self.get_object()))
