@@ -204,7 +204,7 @@ class Children:
             self._read(0.02)
             for child in running:
                 if time.monotonic() - asked_at > child.grace:
-                    self.say(f"{child.name} did not stop within {child.grace:.0f} s: killed")
+                    self.say(f"{child.name} did not stop within {child.grace:g} s: killed")
                     _kill_group(child)
         for child in children:
             _kill_group(child)  # what it left behind

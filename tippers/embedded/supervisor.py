@@ -69,10 +69,10 @@ def run(*, quiet: bool = False) -> int:
         with home.hold():
             Supervisor(home, Options.from_environment(), quiet=quiet).run()
     except CannotStart as error:
-        say(f"Cannot start: {error}")
+        sys.stderr.write(f"Cannot start: {error}\n")
         return 1
     except OSError as error:
-        say(f"Cannot start: {explain(error)}")
+        sys.stderr.write(f"Cannot start: {explain(error)}\n")
         return 1
     return 0
 
@@ -146,12 +146,11 @@ class Supervisor:
             redis_url=broker.url if broker else "",
         )
         self.home.write_stack(stack)
-        if cluster:
-            say("Starting PostgreSQL")
-            self.children.start(cluster.prepare())
+        foundations = [part.prepare() for part in (broker, cluster) if part]
+        for child in foundations:
+            say(f"Starting the embedded {child.name}")
+            self.children.start(child)
         if broker:
-            say("Starting the broker")
-            self.children.start(broker.prepare())
             broker.wait_until_ready(self._idle)
         if cluster:
             cluster.wait_until_ready(self._idle)
@@ -378,7 +377,7 @@ def _whole_number(name: str, *, least: int, most: int | None = None) -> int | No
 
 
 def _cores() -> int:
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):  # fewer than the machine has, in a confined container
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
