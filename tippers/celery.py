@@ -7,4 +7,5 @@ from celery import Celery
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tippers.settings")
 app = Celery("tippers")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["tippers.runs"], related_name="engine")
+# A worker imports it before it forks: its children connect to a signal there.
+app.autodiscover_tasks(["tippers.runs"], related_name="worker")
