@@ -69,7 +69,11 @@ IMMUTABLE_MAKERS = frozenset(
      "str", "sum", "tuple"}
 )  # fmt: skip
 CONTAINER_MAKERS = frozenset({"frozenset", "tuple", "len", "max", "min", "sum"})
-IMMUTABLE_MODULE_CALLS = {"math": None, "datetime": None, "re": {"compile", "escape"}}
+IMMUTABLE_MODULE_CALLS: dict[str, frozenset[str] | None] = {
+    "math": None,
+    "datetime": None,
+    "re": frozenset({"compile", "escape"}),
+}  # None: whatever it returns
 
 
 class CodeRefused(CannotBeDone):
@@ -271,12 +275,7 @@ def _names(tree: ast.Module, allowed: frozenset[str]) -> Iterator[Problem]:
 
 def _state(tree: ast.Module) -> Iterator[Problem]:
     """Values that would carry something from one row to the next."""
-    modules = {
-        alias.asname or alias.name: alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    } | {name: name for name in EXPORTS}
+    modules = dict(_imported(tree))
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -295,6 +294,17 @@ def _state(tree: ast.Module) -> Iterator[Problem]:
             for default in (*node.args.defaults, *node.args.kw_defaults):
                 if default is not None and not _immutable(default, modules):
                     yield node.lineno, "a default must not be changeable; use None or a tuple"
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each name that stands for a module or something of one, with the dotted name of that."""
+    yield from ((name, name) for name in EXPORTS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
 def _flat(target: ast.expr) -> Iterator[ast.expr]:
@@ -340,17 +350,28 @@ def _makes_immutable(call: ast.Call, modules: Mapping[str, str]) -> bool:
                         argument.elts if isinstance(argument, ast.List | ast.Set) else [argument]
                     )
                 ]
+        case ast.Name(id=name) if name in modules:
+            if not _calls_immutable(modules[name]):
+                return False
         case ast.Attribute() as function:
-            root: ast.expr = function
+            names = [function.attr]
+            root = function.value
             while isinstance(root, ast.Attribute):
+                names.append(root.attr)
                 root = root.value
-            module = modules.get(root.id, "") if isinstance(root, ast.Name) else ""
-            names = IMMUTABLE_MODULE_CALLS.get(module, set())
-            if names is not None and function.attr not in names:
+            start = modules.get(root.id) if isinstance(root, ast.Name) else None
+            if start is None or not _calls_immutable(".".join([start, *reversed(names)])):
                 return False
         case _:
             return False
     return all(_immutable(argument, modules) for argument in arguments)
+
+
+def _calls_immutable(path: str) -> bool:
+    """Whether what "module.function" returns can not be changed."""
+    module, _, function = path.partition(".")
+    names = IMMUTABLE_MODULE_CALLS.get(module, frozenset())
+    return names is None or function in names
 
 
 def _constants(tree: ast.Module, values: Mapping[str, int]) -> Iterator[Problem]:

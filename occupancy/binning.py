@@ -18,6 +18,7 @@ from functools import reduce
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from occupancy.tree import NO_PARENT, Ints, Tree
 from tippers.partitions import EPOCH, Window
@@ -238,12 +239,18 @@ def _slices(presence: _Presence, bins: int) -> Iterator[range]:
 
 def _distinct(values: Ints) -> Ints:
     values = np.sort(values)
-    return values[_edges(values)]
+    return values[_begins(values)]
 
 
 def _edges(values: Ints) -> Ints:
     """Where a new value begins in sorted values."""
-    return np.flatnonzero(np.diff(values, prepend=values[:1] - 1)).astype(np.int64)
+    return np.flatnonzero(_begins(values)).astype(np.int64)
+
+
+def _begins(values: Ints) -> NDArray[np.bool_]:
+    new = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return new
 
 
 def _tally(space_ids: Ints) -> dict[int, int]:

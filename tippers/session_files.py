@@ -290,8 +290,13 @@ class SessionStream(io.RawIOBase):
 
         written = _written(raw)
 
+        good = written  # one reason for each row is enough
+
         def refuse(mask: pa.Array, say: Callable[[int], str]) -> None:
-            self._problems.add(pc.and_kleene(written, mask), self._row, say)
+            nonlocal good
+            mask = pc.and_(good, mask.fill_null(False))
+            good = pc.and_not(good, mask)
+            self._problems.add(mask, self._row, say)
 
         refuse(_blank(mac), lambda _: "mac_address is missing")
         unknown = pc.invert(pc.is_in(space, self._known))
@@ -317,7 +322,9 @@ class SessionStream(io.RawIOBase):
         )
         refuse(
             pc.less(end, start),
-            lambda row: f"the session ends ({end[row]}) before it starts ({start[row]})",
+            lambda row: (
+                f"the session ends ({end[row].as_py()}) before it starts ({start[row].as_py()})"
+            ),
         )
         self._row += batch.num_rows
         checked = pa.record_batch([mac, sensor, space, start, end], list(SESSION_COLUMNS))

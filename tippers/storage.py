@@ -178,12 +178,6 @@ def delete(key: str) -> None:
         _vendor().delete(key)
 
 
-def move(key: str, to: str) -> None:
-    """Make the object `key` the object `to`, in place of what was there, in one step."""
-    with _translated(key):
-        _vendor().move(key, to)
-
-
 def list_keys(prefix: str) -> Iterator[str]:
     """Keys that begin with `prefix`, in order."""
     with _translated(prefix):
@@ -225,21 +219,19 @@ class _Folder:
     def keep(self, file: IO[bytes], key: str) -> None:
         file.flush()
         os.fsync(file.fileno())
-        self._replace(Path(file.name), self.path(key))
-
-    def discard(self, file: IO[bytes]) -> None:
-        file.close()
-        Path(file.name).unlink(missing_ok=True)
-
-    def _replace(self, source: Path, target: Path) -> None:
-        """Rename, and hold the new name through a power failure as well."""
+        target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
+        Path(file.name).replace(target)
+        # The new name, too, must outlive a power failure: the database will point to it.
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def discard(self, file: IO[bytes]) -> None:
+        file.close()
+        Path(file.name).unlink(missing_ok=True)
 
     def open(self, key: str) -> IO[bytes]:
         return self.path(key).open("rb")
@@ -254,9 +246,6 @@ class _Folder:
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
-
-    def move(self, key: str, to: str) -> None:
-        self._replace(self.path(key), self.path(to))
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         start = self.root / prefix.rpartition("/")[0]
@@ -316,10 +305,6 @@ class _Bucket:
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket.name, Key=self.name(key))
-
-    def move(self, key: str, to: str) -> None:
-        self.bucket.copy({"Bucket": self.bucket.name, "Key": self.name(key)}, self.name(to))
-        self.delete(key)
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(

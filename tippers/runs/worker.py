@@ -27,7 +27,8 @@ TICK_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 # After a stop the work has this long to end by itself; then its process ends. With the tick it
 # keeps the promise that a cancelled run is gone within five seconds.
-GRACE_SECONDS = 2.5
+GRACE_SECONDS = 2.0
+STOPPING_TICK_SECONDS = 0.2
 
 
 class Pulse:
@@ -57,6 +58,7 @@ class Pulse:
         finally:
             with self._changed:
                 self._handle = None
+                self._stopped_at = None
 
     def _beat_forever(self) -> None:
         while True:
@@ -66,7 +68,7 @@ class Pulse:
                 # The next tick connects anew; a lease that cannot be renewed in time is lost.
                 log.warning("the side thread cannot reach the database", exc_info=True)
                 connections.close_all()
-            time.sleep(TICK_SECONDS)
+            time.sleep(TICK_SECONDS if self._stopped_at is None else STOPPING_TICK_SECONDS)
 
     def _tick(self, now: float) -> None:
         with self._changed:

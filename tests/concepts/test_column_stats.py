@@ -1,0 +1,153 @@
+"""What is said of a column is what Python's own statistics say, and nothing makes it fail."""
+
+import json
+import random
+import statistics
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from concepts import column_stats as subject
+from concepts.column_stats import column_stats
+
+
+def of(tmp_path: Path, column: pa.Array, name: str = "x") -> dict[str, Any]:
+    """The statistics of one column, through a real file and through JSON."""
+    pq.write_table(pa.table({name: column}), tmp_path / "file.parquet")
+    with pq.ParquetFile(tmp_path / "file.parquet") as file:
+        (stats,) = json.loads(json.dumps(column_stats(file), allow_nan=False))
+    assert isinstance(stats, dict)
+    return stats
+
+
+def test_it_describes_numbers_merged_over_many_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "BATCH_ROWS", 97)
+    chance = random.Random(7)
+    numbers = [None if chance.random() < 0.1 else chance.gauss(1e6, 3.5) for _ in range(2500)]
+    present = [number for number in numbers if number is not None]
+
+    stats = of(tmp_path, pa.array(numbers))
+
+    assert stats["nulls"] == len(numbers) - len(present)
+    assert stats["distinct"] == len(set(present))
+    assert stats["distinct_exact"] is True
+    assert stats["min"] == min(present)
+    assert stats["max"] == max(present)
+    assert stats["mean"] == pytest.approx(statistics.fmean(present))
+    assert stats["std"] == pytest.approx(statistics.stdev(present), rel=1e-9)
+
+
+def test_it_keeps_the_order_and_the_names_of_the_columns(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"z": [1], "a.b": ["dot"], "a": [2.5], "?column?": [True]}),
+        tmp_path / "file.parquet",
+    )
+    with pq.ParquetFile(tmp_path / "file.parquet") as file:
+        stats = column_stats(file)
+    assert [(s["name"], s["dtype"]) for s in stats] == [
+        ("z", "int64"),
+        ("a.b", "string"),
+        ("a", "double"),
+        ("?column?", "bool"),
+    ]
+    assert stats[1]["top_values"] == [{"value": "dot", "count": 1}]
+    assert stats[2]["mean"] == 2.5
+
+
+def test_it_lists_the_most_frequent_texts_first_and_ties_by_value(tmp_path: Path) -> None:
+    texts = ["b"] * 3 + ["a"] * 3 + ["c"] * 9 + list("defgh") + [None]
+    stats = of(tmp_path, pa.array(texts))
+    assert stats["distinct"] == 8
+    assert stats["nulls"] == 1
+    assert stats["top_values"] == [
+        {"value": "c", "count": 9},
+        {"value": "a", "count": 3},
+        {"value": "b", "count": 3},
+        {"value": "d", "count": 1},
+        {"value": "e", "count": 1},
+    ]
+
+
+def test_it_cuts_a_long_text(tmp_path: Path) -> None:
+    stats = of(tmp_path, pa.array(["x" * 100_000]))
+    assert len(stats["top_values"][0]["value"]) == subject.LONGEST_TEXT
+
+
+@pytest.mark.parametrize("limit", ["DISTINCT_ROWS", "DISTINCT_BYTES"])
+def test_it_stops_counting_distinct_values_at_a_limit_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(subject, limit, 50)
+    monkeypatch.setattr(subject, "BATCH_ROWS", 40)
+    stats = of(tmp_path, pa.array([f"value {n}" for n in range(1000)]))
+    assert stats["distinct_exact"] is False
+    assert 0 < stats["distinct"] < 1000
+    assert "top_values" not in stats
+
+
+def test_it_says_of_booleans_how_often_each_occurs(tmp_path: Path) -> None:
+    stats = of(tmp_path, pa.array([True, False, True, None]))
+    assert stats["top_values"] == [{"value": True, "count": 2}, {"value": False, "count": 1}]
+    assert "mean" not in stats
+
+
+def test_it_says_the_first_and_the_last_of_times(tmp_path: Path) -> None:
+    stats = of(
+        tmp_path,
+        pa.array([datetime(2024, 3, 1, 12, tzinfo=UTC), None, datetime(2023, 1, 1, tzinfo=UTC)]),
+    )
+    assert stats["min"] == "2023-01-01T00:00:00+00:00"
+    assert stats["max"] == "2024-03-01T12:00:00+00:00"
+    assert stats["distinct"] == 2
+    assert of(tmp_path, pa.array([date(2024, 2, 29)]))["max"] == "2024-02-29"
+
+
+def test_it_survives_one_row(tmp_path: Path) -> None:
+    stats = of(tmp_path, pa.array([4]))
+    assert (stats["min"], stats["max"], stats["mean"], stats["std"]) == (4, 4, 4.0, None)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.int32(), pa.float64(), pa.bool_(), pa.string(), pa.timestamp("us"), pa.null()]
+)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_it_survives_columns_without_a_value(tmp_path: Path, kind: pa.DataType, rows: int) -> None:
+    stats = of(tmp_path, pa.nulls(rows, kind))
+    assert stats["nulls"] == rows
+    assert stats.get("mean") is None
+    assert stats.get("top_values", []) == []
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1, 2], None, []]),
+        pa.array([{"a": 1}, {"a": None}, None]),
+    ],
+)
+def test_it_counts_only_nulls_of_lists_and_structs(tmp_path: Path, column: pa.Array) -> None:
+    stats = of(tmp_path, column)
+    assert stats.keys() == {"name", "dtype", "nulls"}
+    assert stats["nulls"] == 1
+
+
+def test_it_leaves_infinite_and_undefined_numbers_out_and_counts_them(tmp_path: Path) -> None:
+    stats = of(tmp_path, pa.array([1.0, float("inf"), float("nan"), 3.0, float("-inf")]))
+    assert (stats["min"], stats["max"], stats["mean"]) == (1.0, 3.0, 2.0)
+    assert stats["non_finite"] == 3
+
+
+def test_it_does_not_overflow_on_large_numbers(tmp_path: Path) -> None:
+    large = 2**63 - 1
+    stats = of(tmp_path, pa.array([large, large, large - 2]))
+    assert stats["max"] == large
+    assert stats["mean"] == pytest.approx(large)
+    decimals = of(tmp_path, pa.array([Decimal("1.5"), Decimal("2.5")]))
+    assert (decimals["min"], decimals["mean"]) == (1.5, 2.0)
