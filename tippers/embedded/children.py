@@ -257,9 +257,9 @@ class Children:
         if not self.quiet:
             self.say(f"{child.name:>8} | {line}")
         if child.name not in self._handlers:
-            self._handlers[child.name] = _LogFile(
-                self.logs / f"{child.name}.log", maxBytes=LOG_BYTES, backupCount=1
-            )
+            log = _LogFile(self.logs / f"{child.name}.log", maxBytes=LOG_BYTES, backupCount=1)
+            log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            self._handlers[child.name] = log
         self._handlers[child.name].emit(logging.makeLogRecord({"msg": line}))
 
 

@@ -204,7 +204,12 @@ class Cluster:
         import psycopg2
 
         try:
+            # Its own word comes first, or each early question would stand as an error in its log.
+            if (self.data / "postmaster.pid").read_text().split("\n")[7].strip() != "ready":
+                return False
             self._connect("postgres").close()
+        except (FileNotFoundError, IndexError):
+            return False
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise CannotStart(

@@ -195,12 +195,16 @@ class Supervisor:
                 self._worker("short", "short", short),
                 self._worker("long", "long,short", slots - short),
             ]
-        beat = self._command("beat", "-m", "celery", "-A", "tippers.celery", "beat", "--pidfile=")
+        beat = self._command(
+            "beat", "-m", "celery", "-A", "tippers.celery", "-q", "beat", "--pidfile="
+        )
         return [web, *workers, beat]
 
     def _worker(self, name: str, queues: str, slots: int) -> Child:
         return self._command(
             name,
+            # Labeling code runs in a locked interpreter of its own whoever starts the worker.
+            *("-W", "ignore:You're running the worker with superuser privileges"),
             *("-m", "celery", "-A", "tippers.celery", "-q", "worker", "-P", "prefork"),
             *("-n", f"{name}@%h", "-Q", queues, "-c", str(slots)),
             *("--without-gossip", "--without-mingle"),
