@@ -1,0 +1,370 @@
+"""PostgreSQL: Arrow through ADBC (binary COPY), small results through psycopg2."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CONNECT_TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 10
+LOOK_TIMEOUT_S = 5
+STOP_EVERY_S = 0.1
+STOP_TRIES = 100
+
+# Server errors that pass: connection, resources, serialization, operator intervention, system.
+# 57014 (stopped) is told apart before.
+_TRANSIENT = ("08", "53", "40", "57P", "58", "55P03")
+# libpq has no code for a refused sign-in; these sentences will be the same next time.
+_REFUSED_SIGN_IN = re.compile(
+    r"authentication failed|does not exist|pg_hba\.conf|not permitted to log in|no password "
+    r"supplied|permission denied|not currently accepting connections|must be",
+)
+_YEAR_1 = -62_135_596_800_000_000
+_YEAR_10000 = 253_402_300_800_000_000
+_DAYS = (_YEAR_1 // 86_400_000_000, _YEAR_10000 // 86_400_000_000)
+
+# Types without an honest column of their own, and what to write instead.
+_REFUSED_TYPES = {
+    "money": "{0}::numeric",
+    "interval": "EXTRACT(EPOCH FROM {0})",
+    "bytea": "encode({0}, 'hex')",
+    "record": "to_json({0}), or its parts one by one",
+}
+_CASTS = {
+    "numeric": "{0}::float8",
+    "oid": "{0}::int8",
+    "bpchar": "{0}::text",
+    "inet": "abbrev({0})",  # as it is shown: the cast would add /32
+}
+
+
+def _parameters(target: Target) -> dict[str, str]:
+    """libpq's connection parameters: all of them ours, to the resolved addresses."""
+    addresses = target.addresses()
+    return {
+        "host": ",".join([target.host] * len(addresses)),  # the name stays for the TLS handshake
+        "hostaddr": ",".join(addresses),
+        "port": str(target.port),
+        "dbname": target.database,
+        "user": target.user,
+        "password": target.password,
+        "passfile": "/dev/null",
+        "connect_timeout": str(CONNECT_TIMEOUT_S),
+        "client_encoding": "UTF8",
+        "application_name": "tippers",
+        "gssencmode": "disable",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+    }
+
+
+def _settings(timeout_s: float) -> str:
+    """One statement that fences the transaction; read only cannot be taken back within it."""
+    values = {
+        "transaction_read_only": "on",
+        "timezone": "UTC",
+        "statement_timeout": f"{int(timeout_s * 1000)}ms",
+        "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+        "standard_conforming_strings": "on",
+    }
+    calls = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+@contextmanager
+def stream(
+    target: Target,
+    sql: str,
+    *,
+    timeout_s: float,
+    on_stop: Callable[[Callable[[], None]], AbstractContextManager[None]],
+) -> "Iterator[pa.RecordBatchReader]":
+    """See `query.stream`."""
+    import pyarrow as pa
+    from adbc_driver_postgresql import dbapi
+
+    # ADBC takes a URI and nothing else; with every part percent-encoded libpq never gets to
+    # complain about (and quote) a part of it.
+    uri = f"postgresql://?{urlencode(_parameters(target), quote_via=quote)}"
+    try:
+        connection = dbapi.connect(uri)
+    except dbapi.Error as error:
+        raise _not_connected(target, str(error)) from None  # the cause would carry the URI
+    with closing(connection), closing(connection.cursor()) as cursor:
+        stopping = _Stopping(cursor)
+        explain = _Explaining(target, connection, stopping, timeout_s)
+        with stopping, on_stop(stopping.stop):
+            with explain:
+                cursor.execute(_settings(timeout_s))
+                described = cursor.adbc_execute_schema(sql)
+            wrapped, casts = _with_castings(sql, described)
+            with explain:
+                cursor.execute(wrapped)
+                source = cursor.fetch_record_batch()
+            schema = pa.schema(
+                [
+                    pa.field(old.name, new.type, metadata=_source_type(old, cast))
+                    for old, new, cast in zip(described, source.schema, casts, strict=True)
+                ]
+            )
+            yield pa.RecordBatchReader.from_batches(schema, _batches(source, schema, explain))
+
+
+def _batches(
+    source: "pa.RecordBatchReader", schema: "pa.Schema", explain: "_Explaining"
+) -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    while True:
+        with explain:
+            try:
+                batch = source.read_next_batch()
+            except StopIteration:
+                return
+        _check_times(batch, schema)
+        yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def _check_times(batch: "pa.RecordBatch", schema: "pa.Schema") -> None:
+    """'infinity' comes through COPY as a number that no calendar has; refuse it by column."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for field, column in zip(schema, batch.columns, strict=True):
+        if pa.types.is_timestamp(field.type):
+            lowest, highest, raw = _YEAR_1, _YEAR_10000, column.view(pa.int64())
+        elif pa.types.is_date32(field.type):
+            lowest, highest, raw = *_DAYS, column.view(pa.int32())
+        else:
+            continue
+        ends = pc.min_max(raw).as_py()
+        if ends["min"] is not None and not lowest <= ends["min"] <= ends["max"] < highest:
+            raise QueryFailed(
+                f"The column {field.name} holds 'infinity' or a year outside 1 to 9999, which a "
+                f"result cannot keep; write NULLIF({field.name}, 'infinity') or choose the rows.",
+                field="sql_query",
+            )
+
+
+def _with_castings(sql: str, described: "pa.Schema") -> tuple[str, list[str | None]]:
+    """The query with the columns that Arrow has no type for cast by the server, and the casts.
+
+    `described` is what the server says the query returns, before it runs.
+    """
+    casts = [_cast(field.name, field) for field in described]
+    if not any(casts):
+        return sql, casts
+    columns = [
+        f"{(cast or '{0}').format(f'c{number}')} AS {_quoted(field.name)}"
+        for number, (field, cast) in enumerate(zip(described, casts, strict=True))
+    ]
+    names = ", ".join(f"c{number}" for number in range(len(casts)))
+    # The line break ends a comment that the query may end with.
+    return f"SELECT {', '.join(columns)} FROM ({sql}\n) AS q({names})", casts  # noqa: S608 - the query is what was described; names are quoted
+
+
+def _cast(column: str, field: "pa.Field") -> str | None:
+    """How to select a described column; None for one that is well as it is."""
+    import pyarrow as pa
+
+    name = _type_name(field)
+    if isinstance(field.type, pa.ListType):
+        item = pa.field(column, field.type.value_type, metadata={_TYPE: name.removeprefix("_")})
+        if (cast := _cast(column, item)) is None:
+            return None
+        return f"{cast}[]" if "::" in cast else "{0}::text[]"
+    if name in _REFUSED_TYPES or isinstance(field.type, pa.StructType):
+        instead = _REFUSED_TYPES.get(name, _REFUSED_TYPES["record"]).format(column)
+        raise QueryFailed(
+            f"The column {column} has the type {name}, which a result cannot keep; "
+            f"write {instead}.",
+            field="sql_query",
+        )
+    if name in _CASTS:
+        return _CASTS[name]
+    return "{0}::text" if isinstance(field.type, pa.BaseExtensionType) else None
+
+
+_TYPE = b"POSTGRESQL:type"
+
+
+def _type_name(field: "pa.Field") -> str:
+    return (field.metadata or {}).get(_TYPE, b"").decode()
+
+
+def _source_type(field: "pa.Field", cast: str | None) -> dict[bytes, bytes] | None:
+    """What a column was before it was cast, if the server told its name."""
+    name = _type_name(field)
+    known = cast is not None and not name.startswith("unnamed<")
+    return {b"source_type": name.encode()} if known else None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class _Stopping:
+    """Cancels what the cursor does, from another thread, until the work has noticed."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.cursor = cursor
+        self.stopped = threading.Event()
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:  # the cursor is closed next; nobody may be using it then
+            self.over.set()
+            # The reader may leave in the middle of a long result, and closing would read it to
+            # its end.
+            with suppress(Exception):
+                self.cursor.adbc_cancel()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        # A cancel that arrives between two statements is lost, hence more than one.
+        for _ in range(STOP_TRIES):
+            with self.lock:
+                if self.over.is_set():
+                    return
+                self.cursor.adbc_cancel()
+            if self.over.wait(STOP_EVERY_S):
+                return
+
+
+class _Explaining:
+    """Turns what ADBC raises into our errors. A block may be entered many times."""
+
+    def __init__(
+        self, target: Target, connection: Any, stopping: _Stopping, timeout_s: float
+    ) -> None:
+        self.target = target
+        self.connection = connection
+        self.stopping = stopping
+        self.timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        if self.stopping.stopped.is_set():
+            raise QueryStopped("The query was stopped.")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from adbc_driver_manager import Error
+
+        # Within a stream pyarrow raises the driver's errors as its own: OSError, ArrowInvalid.
+        if not isinstance(error, Error | OSError | ValueError):
+            return
+        if self.stopping.stopped.is_set():
+            raise QueryStopped("The query was stopped.") from None
+        raise self._explained(error) from None  # the driver's text quotes the whole query
+
+    def _explained(self, error: Exception) -> Exception:
+        text = str(error)
+        state = getattr(error, "sqlstate", None) or ""
+        said = self.target.scrubbed(_said(text))
+        if state == "57014" or "statement timeout" in text:
+            return QueryFailed(
+                f"The query took longer than {self.timeout_s:g} seconds and was stopped.",
+                field="sql_query",
+            )
+        if state.startswith(_TRANSIENT) or not self._is_alive():
+            return DatabaseDown(f"The database {self.target.database} broke off: {said}")
+        return QueryFailed(f"The database says: {said}", field="sql_query")
+
+    def _is_alive(self) -> bool:
+        """Whether the connection outlived the error: the server said no, it did not go away."""
+        from adbc_driver_manager import Error
+        from adbc_driver_postgresql import ConnectionOptions
+
+        option = ConnectionOptions.TRANSACTION_STATUS.value
+        try:
+            return bool(self.connection.adbc_connection.get_option(option) != "unknown")
+        except Error:
+            return False
+
+
+def _said(text: str) -> str:
+    """The server's sentence in libpq's report, with its hint; not the query, nor a position."""
+    message = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.+)", text)
+    hint = re.search(r"^HINT:\s+(.+)", text, re.MULTILINE)
+    sentence = message[1] if message else text.strip().partition("\n")[0]
+    return f"{sentence} ({hint[1]})" if hint else sentence
+
+
+def _not_connected(target: Target, text: str) -> Exception:
+    said = target.scrubbed(_said(text.removeprefix("IO: [libpq] Failed to connect: ")))
+    if _REFUSED_SIGN_IN.search(said):
+        return QueryFailed(f"The database refuses the connection: {said}")
+    return DatabaseDown(f"{target.host}:{target.port} does not answer: {said}")
+
+
+@contextmanager
+def _transaction(target: Target, timeout_s: float) -> Iterator[Any]:
+    """A psycopg2 cursor within the fence."""
+    import psycopg2
+
+    parameters = _parameters(target)
+    try:
+        connection = psycopg2.connect(**parameters)
+    except psycopg2.Error as error:
+        raise _not_connected(target, str(error)) from None
+    with closing(connection):
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_settings(timeout_s))
+                yield cursor
+        except psycopg2.Error as error:
+            said = target.scrubbed(_said(f"ERROR:  {error}"))
+            state = error.pgcode or ""
+            if state == "57014":
+                raise QueryFailed(f"The query took longer than {timeout_s:g} seconds.") from None
+            if connection.closed or state.startswith(_TRANSIENT):
+                raise DatabaseDown(f"The database {target.database} broke off: {said}") from None
+            raise QueryFailed(f"The database says: {said}") from None
+
+
+def fetch(
+    target: Target, sql: str, params: Sequence[object] | None, *, timeout_s: float
+) -> list[tuple[Any, ...]]:
+    """See `query.fetch`."""
+    with _transaction(target, timeout_s) as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())
+
+
+def look(target: Target) -> tuple[str, list[str]]:
+    """The server's version, and a sentence for each thing that the role should not be able to."""
+    with _transaction(target, LOOK_TIMEOUT_S) as cursor:
+        cursor.execute("SHOW server_version")
+        ((version,),) = cursor.fetchall()
+        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        ((is_superuser,),) = cursor.fetchall()
+        cursor.execute("""
+            SELECT EXISTS (
+                SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema'
+                   AND n.nspname NOT LIKE 'pg\\_%'
+                   AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
+                OR has_database_privilege(current_database(), 'CREATE')
+        """)
+        ((can_write,),) = cursor.fetchall()
+    advice = (
+        "use a role that can only read: CREATE ROLE reader LOGIN PASSWORD '...'; "
+        "GRANT pg_read_all_data TO reader;"
+    )
+    warnings = []
+    if is_superuser:
+        warnings.append(f"{target.user} is a superuser; {advice}")
+    elif can_write:
+        warnings.append(f"{target.user} can write to this database; {advice}")
+    return f"PostgreSQL {version}", warnings
