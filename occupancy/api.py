@@ -1,0 +1,215 @@
+"""REST endpoints of occupancy datasets and of the spaces that they are about."""
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from occupancy import datasets, spaces
+from occupancy.models import INTERVALS, MAX_CHUNK_DAYS, OccupancyDataset
+from tippers.api import ModelSerializer, Serializer
+from tippers.paging import MAX_LIMIT, whole_number
+
+ROWS_BY_DEFAULT = 500
+SMALLEST_ID, LARGEST_ID = -(2**31), 2**31 - 1
+
+
+class OccupancyDatasetSerializer(ModelSerializer):
+    """A dataset. `dagster_run_id` is null: many runs compute it, and they serve others too."""
+
+    interval_seconds = serializers.ChoiceField(choices=INTERVALS, default=3600)
+    chunk_days = serializers.IntegerField(min_value=1, max_value=MAX_CHUNK_DAYS, default=30)
+    dagster_run_id = serializers.ReadOnlyField(default=None)
+
+    class Meta:
+        model = OccupancyDataset
+        fields = [
+            "dataset_id", "name", "description", "root_space_id", "start_time", "end_time",
+            "interval_seconds", "chunk_days", "status", "dagster_run_id", "storage_path",
+            "row_count", "column_stats", "error_message", "created_at", "completed_at",
+        ]  # fmt: skip
+        read_only_fields = [
+            "status", "storage_path", "row_count", "column_stats", "error_message", "created_at",
+            "completed_at",
+        ]  # fmt: skip
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        start, end = attrs.get("start_time"), attrs.get("end_time")
+        if start is not None and end is not None and end <= start:
+            raise serializers.ValidationError({"end_time": ["It must be after start_time."]})
+        return attrs
+
+
+class OccupancyRowSerializer(Serializer):
+    """One bin; the time is UTC without a zone."""
+
+    interval_begin_time = serializers.CharField()
+    number_connections = serializers.IntegerField()
+    number_devices = serializers.IntegerField()
+
+
+class OccupancyResultsSerializer(Serializer):
+    """Rows when the space is complete; before that, how far it is, or why it failed."""
+
+    dataset_id = serializers.IntegerField()
+    space_id = serializers.IntegerField()
+    status = serializers.CharField()
+    error = serializers.CharField(required=False)
+    completed_chunks = serializers.IntegerField()
+    total_chunks = serializers.IntegerField()
+    row_count = serializers.IntegerField(required=False)
+    total_rows = serializers.IntegerField(required=False)
+    rows = OccupancyRowSerializer(many=True, required=False)
+
+
+class RetriedSerializer(Serializer):
+    """Chunks put back, and chunks that wait for a worker because of it."""
+
+    reset = serializers.IntegerField()
+    resubmitted = serializers.IntegerField()
+
+
+def _integer(name: str, default: str) -> OpenApiParameter:
+    return OpenApiParameter(name, int, description=default)
+
+
+class OccupancyDatasetViewSet(
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet[OccupancyDataset],
+):
+    """Occupancy datasets, newest first. Deleting one keeps its chunks, which others may share."""
+
+    queryset = OccupancyDataset.objects.all()
+    serializer_class = OccupancyDatasetSerializer
+    lookup_value_regex = r"\d+"
+
+    def create(self, request: Request) -> Response:
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        dataset = datasets.create(
+            OccupancyDataset(**serializer.validated_data), created_by=request.user
+        )
+        return Response(self.get_serializer(dataset).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(
+        parameters=[
+            _integer("space_id", "default: the dataset's root"),
+            _integer("skip", "default: 0"),
+            _integer("limit", f"default: {ROWS_BY_DEFAULT}, at most {MAX_LIMIT}"),
+        ],
+        responses=OccupancyResultsSerializer,
+    )
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def results(self, request: Request, pk: str) -> Response:
+        """The rows of one space of the dataset."""
+        dataset = self.get_object()
+        found = datasets.results(
+            dataset,
+            space_id=whole_number(
+                request,
+                "space_id",
+                default=dataset.root_space_id,
+                least=SMALLEST_ID,
+                most=LARGEST_ID,
+            ),
+            skip=whole_number(request, "skip", default=0),
+            limit=whole_number(request, "limit", default=ROWS_BY_DEFAULT, least=1, most=MAX_LIMIT),
+        )
+        answer: dict[str, Any] = {
+            "dataset_id": dataset.dataset_id,
+            "space_id": found.space_id,
+            "status": found.status,
+            "completed_chunks": found.completed_chunks,
+            "total_chunks": found.total_chunks,
+        }
+        if found.error is not None:
+            answer["error"] = found.error
+        if found.rows is not None:
+            answer |= {
+                "row_count": len(found.rows),
+                "total_rows": found.total_rows,
+                "rows": found.rows,
+            }
+        return Response(answer)
+
+    @extend_schema(request=None, responses=RetriedSerializer)
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: str) -> Response:
+        """Try the failed chunks of the dataset again."""
+        return Response(datasets.retry(self.get_object(), created_by=request.user))
+
+
+class SpaceSerializer(Serializer):
+    """A row of the tippers database's table `space`."""
+
+    space_id = serializers.IntegerField()
+    space_name = serializers.CharField(allow_null=True)
+    parent_space_id = serializers.IntegerField(allow_null=True)
+    building_room = serializers.CharField(allow_null=True)
+
+
+_VIEW_OCCUPANCY = "occupancy.view_occupancydataset"
+
+
+class SpaceViewSet(viewsets.GenericViewSet[Any]):
+    """The spaces of the tippers database. Read-only; that database belongs to others."""
+
+    serializer_class = SpaceSerializer
+    pagination_class = None
+    lookup_value_regex = r"-?\d{1,10}"
+    action_permissions: ClassVar[dict[str, str]] = dict.fromkeys(
+        ["list", "retrieve", "children", "subtree", "roots", "ancestors"], _VIEW_OCCUPANCY
+    )
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("search", str, description="part of the name, in whatever case"),
+            _integer("skip", "default: 0"),
+            _integer("limit", f"default: 100, at most {MAX_LIMIT}"),
+        ],
+        responses=SpaceSerializer(many=True),
+    )
+    def list(self, request: Request) -> Response:
+        found, total = spaces.listed(
+            search=request.query_params.get("search", ""),
+            skip=whole_number(request, "skip", default=0),
+            limit=whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT),
+        )
+        return Response([asdict(space) for space in found], headers={"X-Total-Count": str(total)})
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        return Response(asdict(spaces.get(int(pk))))
+
+    @extend_schema(responses=SpaceSerializer(many=True))
+    @action(detail=False)
+    def roots(self, request: Request) -> Response:
+        """The spaces that lie in no other."""
+        return _many(spaces.roots())
+
+    @extend_schema(responses=SpaceSerializer(many=True))
+    @action(detail=True)
+    def children(self, request: Request, pk: str) -> Response:
+        """The spaces directly below."""
+        return _many(spaces.children(int(pk)))
+
+    @extend_schema(responses=SpaceSerializer(many=True))
+    @action(detail=True)
+    def subtree(self, request: Request, pk: str) -> Response:
+        """The space and all below it."""
+        return _many(spaces.subtree(int(pk)))
+
+    @extend_schema(responses=SpaceSerializer(many=True))
+    @action(detail=True)
+    def ancestors(self, request: Request, pk: str) -> Response:
+        """The spaces above, from the root down."""
+        return _many(spaces.ancestors(int(pk)))
+
+
+def _many(found: list[spaces.Space]) -> Response:
+    return Response([asdict(space) for space in found])

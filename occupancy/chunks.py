@@ -1,0 +1,573 @@
+"""The life of a chunk: planned, claimed, published, failed. Each change is a conditional UPDATE.
+
+Who holds a chunk's token may change the chunk. Whoever changes chunks that it does not hold takes
+`_exclusively` first, so that plans, claims and failures never wait for each other in a circle;
+publishing, which takes long, needs no such lock.
+"""
+
+import hashlib
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from occupancy.models import OccupancySpaceChunk, Status
+from occupancy.tree import Ints
+from tippers import storage
+from tippers.partitions import Window
+
+BATCH_SESSIONS = 2_000_000  # of one claim: some 300 MB while they are counted
+MAX_FAILURES = 3
+MAX_LOST_WORKERS = 10
+FIRST_BACK_OFF = timedelta(seconds=5)
+PUBLISHED_AT_ONCE = 200  # rows locked while their files are put in place
+_LOCK = 0x0CC0_9A11  # any number that nothing else uses
+
+SOURCE = OccupancySpaceChunk.SpaceType.SOURCE
+DERIVED = OccupancySpaceChunk.SpaceType.DERIVED
+
+
+def storage_key(chunk: OccupancySpaceChunk) -> str:
+    """Where the chunk's file lies; the same for every attempt."""
+    begin, end = (
+        f"{at.astimezone(UTC):%Y%m%dT%H%M%S}" for at in (chunk.chunk_start, chunk.chunk_end)
+    )
+    return f"{storage_folder(chunk.space_id, chunk.interval_seconds)}/chunk_{begin}_{end}.parquet"
+
+
+def storage_folder(space_id: int, interval_seconds: int) -> str:
+    """Where the files of one space and width lie."""
+    return f"occupancy/spaces/{space_id}/{interval_seconds}"
+
+
+def clock() -> datetime:
+    """The database's time, which decides what is settled."""
+    ((now,),) = _rows("SELECT clock_timestamp()")
+    return now  # type: ignore[no-any-return]  # a cursor's rows have no types
+
+
+# --- planning ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The chunks that a dataset needs, as parallel columns; windows are numbered from 0."""
+
+    space_ids: Ints
+    windows: Ints
+    derived: Sequence[bool]
+    sessions: Ints
+
+
+def plan(
+    planned: Planned,
+    *,
+    parents: Mapping[int, int | None],
+    windows: Sequence[Window],
+    interval_seconds: int,
+    dataset_id: int,
+) -> None:
+    """Write the rows that are missing and put back to PENDING what must be computed again.
+
+    `parents` names the space above each, above the dataset's root too, so that what other datasets
+    have there notices. Put back is what failed, what is provisional, and whatever lies above something that is not
+    complete or not what it was. Chunks that somebody is computing are left alone.
+    """
+    ids = planned.space_ids.tolist()
+    numbers = planned.windows.tolist()
+    columns = [
+        ids,
+        [parents.get(space_id) for space_id in ids],
+        [DERIVED.value if derived else SOURCE.value for derived in planned.derived],
+        planned.sessions.tolist(),
+        [windows[number].start.isoformat() for number in numbers],
+        [windows[number].end.isoformat() for number in numbers],
+    ]
+    with transaction.atomic():
+        _exclusively()
+        _change(_PLAN, [interval_seconds, dataset_id, *map(_array, columns)])
+        place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]
+        while _change(_RESET_ABOVE, place):  # one level of the tree at a time
+            pass
+
+
+# One array literal a column: a tenth of the time that as many VALUES take to parse.
+_PLAN = """
+    WITH wanted AS (
+        SELECT w.*, %s::int AS interval_seconds, %s::bigint AS dataset_id
+          FROM unnest(%s::int[], %s::int[], %s::text[], %s::bigint[], %s::timestamptz[],
+                      %s::timestamptz[])
+            AS w(space_id, parent_space_id, space_type, session_count, chunk_start, chunk_end)
+    ), again AS (
+        UPDATE occupancy_space_chunks c
+           SET parent_space_id = w.parent_space_id, space_type = w.space_type,
+               session_count = w.session_count, dataset_id = w.dataset_id,
+               status = CASE WHEN c.status = 'COMPLETED' AND NOT c.provisional
+                              AND c.space_type = w.space_type
+                             THEN 'COMPLETED' ELSE 'PENDING' END,
+               attempt = 0, failures = 0, not_before = clock_timestamp()
+          FROM wanted w
+         WHERE c.space_id = w.space_id AND c.interval_seconds = w.interval_seconds
+           AND c.chunk_start = w.chunk_start AND c.chunk_end = w.chunk_end
+           AND c.status <> 'RUNNING'
+           AND (c.status <> 'COMPLETED' OR c.provisional OR c.space_type <> w.space_type
+                OR c.parent_space_id IS DISTINCT FROM w.parent_space_id)
+    )
+    INSERT INTO occupancy_space_chunks (space_id, parent_space_id, space_type, session_count,
+           chunk_start, chunk_end, interval_seconds, dataset_id, status, attempt, failures,
+           provisional, data_faults)
+    SELECT w.*, 'PENDING', 0, 0, true, 0 FROM wanted w ORDER BY chunk_start, space_id
+    ON CONFLICT DO NOTHING
+"""
+
+_SAME_WINDOW = """below.interval_seconds = c.interval_seconds
+           AND below.chunk_start = c.chunk_start AND below.chunk_end = c.chunk_end"""
+_BELOW = f"""occupancy_space_chunks below
+         WHERE below.parent_space_id = c.space_id AND {_SAME_WINDOW}"""
+
+# As `inputs_hash` below computes it.
+_RESET_ABOVE = f"""
+    UPDATE occupancy_space_chunks c
+       SET status = 'PENDING', attempt = 0, failures = 0, not_before = clock_timestamp(),
+           error_message = NULL
+     WHERE c.space_type = 'derived' AND c.status IN ('COMPLETED', 'FAILED')
+       AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
+       AND c.chunk_end - c.chunk_start = %s
+       AND NOT EXISTS (SELECT 1 FROM {_BELOW} AND below.status = 'FAILED')
+       AND (EXISTS (SELECT 1 FROM {_BELOW} AND below.status <> 'COMPLETED')
+            OR c.inputs_hash IS DISTINCT FROM
+               (SELECT md5(coalesce(string_agg(below.space_id || ':' || below.content_hash, ','
+                                               ORDER BY below.space_id), '')) FROM {_BELOW}))
+"""  # noqa: S608 - constants
+
+
+def retry_failed(
+    root_space_id: int, among: QuerySet[OccupancySpaceChunk], *, dataset_id: int
+) -> int:
+    """FAILED -> PENDING for the chunks of the root's tree that are `among` these; how many.
+
+    What failed for something below it failed up to the root, so all of it is reached from there.
+    """
+    reset = 0
+    level = [root_space_id]
+    with transaction.atomic():
+        _exclusively()
+        while level:
+            failed = among.filter(status=Status.FAILED, space_id__in=level)
+            ids = set(failed.values_list("space_id", flat=True))
+            reset += failed.update(
+                status=Status.PENDING,
+                attempt=0,
+                failures=0,
+                not_before=Now(),
+                error_message=None,
+                dataset_id=dataset_id,
+            )
+            below = among.filter(status=Status.FAILED, parent_space_id__in=ids)
+            level = list(below.values_list("space_id", flat=True).distinct())
+    return reset
+
+
+# --- claiming ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A window in bins of one width: the chunks of one place are computed together."""
+
+    interval_seconds: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class Known:
+    """A chunk of a place, held or not, as far as the tree is concerned."""
+
+    chunk_id: int
+    space_id: int
+    parent_space_id: int | None
+    space_type: str
+    pending: bool  # and not waiting for the end of a back-off
+    completed: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chunks of one place that a run holds, from the leaves up, beside all others of the place."""
+
+    place: Place
+    held: list[OccupancySpaceChunk]
+    known: list[Known]
+    claimed_at: datetime
+
+
+def claim_sources(token: uuid.UUID) -> Batch | None:
+    """PENDING -> RUNNING for sources of one window of the dataset whose turn it is.
+
+    With them come all spaces above whose every source is among them. None when nothing waits.
+    """
+    with transaction.atomic():
+        _exclusively()
+        waiting = _rows(_NEXT_TURN) or _rows(_LEFT_OVER)
+        if not waiting:
+            return None
+        ((dataset_id, interval_seconds, start, end),) = waiting
+        _change(_TAKE_TURN, [dataset_id])
+        place = Place(interval_seconds, Window(start, end))
+        now = clock()
+        where = [dataset_id, *_of(place), BATCH_SESSIONS]
+        taken = {space_id for (space_id,) in _rows(_CLAIM_SOURCES, [token, now, *where])}
+        known = _known(place)
+        _hold(token, now, ready_above(known, done=taken))
+        return Batch(place, _held(token, place, known), known, now)
+
+
+def claim_to_roll_up(token: uuid.UUID) -> Batch | None:
+    """PENDING -> RUNNING for all derived chunks of one window above nothing but complete ones."""
+    with transaction.atomic():
+        _exclusively()
+        for interval_seconds, start, end in _rows(f"{_TO_ROLL_UP} LIMIT 1"):
+            place = Place(interval_seconds, Window(start, end))
+            now = clock()
+            known = _known(place)
+            done = {each.space_id for each in known if each.completed}
+            _hold(token, now, ready_above(known, done=done))
+            return Batch(place, _held(token, place, known), known, now)
+    return None
+
+
+def ready_above(known: Iterable[Known], *, done: set[int]) -> list[int]:
+    """Ids of the PENDING derived chunks that need only spaces which are `done` or ready themselves.
+
+    `known` are all chunks of one place. Pure.
+    """
+    by_space = {each.space_id: each for each in known}
+    missing: dict[int, int] = defaultdict(int)
+    for each in by_space.values():
+        if each.parent_space_id is not None:
+            missing[each.parent_space_id] += 1
+    ready: list[int] = []
+    # A derived chunk with nothing below it any more waits for nothing.
+    waiting = [*done, *(space for space in by_space if not missing[space] and space not in done)]
+    while waiting:
+        each = by_space[waiting.pop()]
+        if each.space_id not in done:
+            if each.space_type != DERIVED or not each.pending:
+                continue
+            ready.append(each.chunk_id)
+        above = each.parent_space_id
+        if above is not None:
+            missing[above] -= 1
+            if not missing[above] and above in by_space and above not in done:
+                waiting.append(above)
+    return ready
+
+
+# The partial index has each dataset's next chunk at hand, so this costs a probe a dataset.
+_NEXT_TURN = """
+    SELECT next.* FROM occupancy_datasets d CROSS JOIN LATERAL (
+        SELECT c.dataset_id, c.interval_seconds, c.chunk_start, c.chunk_end
+          FROM occupancy_space_chunks c
+         WHERE c.dataset_id = d.dataset_id AND c.status = 'PENDING' AND c.space_type = 'source'
+           AND c.not_before <= clock_timestamp()
+         ORDER BY c.chunk_start LIMIT 1) AS next
+     ORDER BY d.last_claimed_at NULLS FIRST, d.dataset_id LIMIT 1
+"""
+# Whose dataset was deleted: another may need them, so they are done when nothing else waits.
+_LEFT_OVER = """
+    SELECT dataset_id, interval_seconds, chunk_start, chunk_end FROM occupancy_space_chunks
+     WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp()
+     ORDER BY dataset_id, chunk_start LIMIT 1
+"""
+_TAKE_TURN = """
+    UPDATE occupancy_datasets SET last_claimed_at = clock_timestamp() WHERE dataset_id = %s
+"""
+# Neighbours first, so that what is above them is in the same batch wherever that is possible.
+_CLAIM_SOURCES = """
+    UPDATE occupancy_space_chunks
+       SET status = 'RUNNING', token = %s, attempt = attempt + 1, started_at = %s
+     WHERE chunk_id IN (
+        SELECT chunk_id FROM (
+            SELECT chunk_id, sum(session_count) OVER (ORDER BY parent_space_id, space_id)
+                             - session_count AS before
+              FROM occupancy_space_chunks
+             WHERE dataset_id IS NOT DISTINCT FROM %s AND interval_seconds = %s
+               AND chunk_start = %s AND chunk_end = %s AND status = 'PENDING'
+               AND space_type = 'source' AND not_before <= clock_timestamp()) AS waiting
+         WHERE before < %s)
+    RETURNING space_id
+"""
+_TO_ROLL_UP = f"""
+    SELECT DISTINCT interval_seconds, chunk_start, chunk_end FROM occupancy_space_chunks c
+     WHERE status = 'PENDING' AND space_type = 'derived' AND not_before <= clock_timestamp()
+       AND NOT EXISTS (SELECT 1 FROM {_BELOW} AND below.status <> 'COMPLETED')
+"""  # noqa: S608 - constants
+
+
+def waiting_windows(limit: int) -> int:
+    """In how many windows sources wait to be claimed, counted up to `limit`."""
+    return len(_rows(_WAITING_WINDOWS, [limit]))
+
+
+def to_roll_up() -> bool:
+    """Whether a derived chunk waits for nothing but to be rolled up."""
+    return bool(_rows(f"{_TO_ROLL_UP} LIMIT 1"))
+
+
+_WAITING_WINDOWS = """
+    SELECT DISTINCT interval_seconds, chunk_start, chunk_end FROM occupancy_space_chunks
+     WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp() LIMIT %s
+"""
+
+
+def _known(place: Place) -> list[Known]:
+    return [Known(*row) for row in _rows(_KNOWN, _of(place))]
+
+
+_KNOWN = """
+    SELECT chunk_id, space_id, parent_space_id, space_type,
+           status = 'PENDING' AND not_before <= clock_timestamp(), status = 'COMPLETED'
+      FROM occupancy_space_chunks
+     WHERE interval_seconds = %s AND chunk_start = %s AND chunk_end = %s
+"""
+
+
+def _hold(token: uuid.UUID, now: datetime, chunk_ids: list[int]) -> None:
+    _change(_CLAIM, [token, now, chunk_ids])
+
+
+_CLAIM = """
+    UPDATE occupancy_space_chunks
+       SET status = 'RUNNING', token = %s, attempt = attempt + 1, started_at = %s
+     WHERE chunk_id = ANY(%s) AND status = 'PENDING'
+"""
+
+
+def _held(token: uuid.UUID, place: Place, known: Iterable[Known]) -> list[OccupancySpaceChunk]:
+    """What the token holds, whatever is below a space before the space."""
+    parent = {each.space_id: each.parent_space_id for each in known}
+
+    def depth(chunk: OccupancySpaceChunk) -> int:
+        steps, above = 0, chunk.parent_space_id
+        while above is not None and above in parent and steps <= len(parent):
+            steps, above = steps + 1, parent[above]
+        return -steps
+
+    return sorted(_at(place).filter(token=token, status=Status.RUNNING), key=depth)
+
+
+def _at(place: Place) -> QuerySet[OccupancySpaceChunk]:
+    return OccupancySpaceChunk.objects.filter(
+        interval_seconds=place.interval_seconds,
+        chunk_start=place.window.start,
+        chunk_end=place.window.end,
+    )
+
+
+def _of(place: Place) -> list[Any]:
+    return [place.interval_seconds, place.window.start, place.window.end]
+
+
+# --- publishing -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """A chunk's file before anyone can see it, and what its row will say of it.
+
+    A chunk has at most 35,136 bins, so its file is a small thing to hold in memory; that is where
+    it waits under the token, instead of in a file of its own.
+    """
+
+    chunk: OccupancySpaceChunk
+    data: bytes
+    rows: int
+    inputs_hash: str
+    provisional: bool
+    data_faults: int
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def inputs_hash(below: Iterable[tuple[int, str]]) -> str:
+    """One hash for the (space id, content hash) of all chunks that a chunk sums."""
+    text = ",".join(f"{space_id}:{content}" for space_id, content in sorted(below))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def publish(token: uuid.UUID, made: Iterable[Made]) -> int:
+    """RUNNING -> COMPLETED, file and row together, for what the token still holds; how many.
+
+    The UPDATE locks the rows before a file is put in place, and the commit comes after: whoever
+    takes a chunk over from a writer that was thought dead waits for that writer's transaction, so
+    a stalled one never replaces newer data. What the token no longer holds is discarded.
+    """
+    published = 0
+    rest = iter(made)
+    while group := list(islice(rest, PUBLISHED_AT_ONCE)):
+        with transaction.atomic():
+            held = {chunk_id for (chunk_id,) in _rows(_PUBLISH, [*_as_columns(group), token])}
+            for each in group:
+                if each.chunk.chunk_id in held:
+                    storage.put_bytes(storage_key(each.chunk), each.data)
+        published += len(held)
+    return published
+
+
+def _as_columns(group: list[Made]) -> list[list[Any]]:
+    rows = [
+        (
+            each.chunk.chunk_id,
+            storage.uri(storage_key(each.chunk)),
+            each.rows,
+            each.content_hash,
+            each.inputs_hash,
+            each.provisional,
+            each.data_faults,
+        )
+        for each in group
+    ]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+_PUBLISH = """
+    UPDATE occupancy_space_chunks c
+       SET status = 'COMPLETED', token = NULL, completed_at = clock_timestamp(),
+           error_message = NULL, storage_path = m.storage_path, row_count = m.row_count,
+           content_hash = m.content_hash, inputs_hash = m.inputs_hash,
+           provisional = m.provisional, data_faults = m.data_faults
+      FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
+                  %s::bigint[])
+        AS m(chunk_id, storage_path, row_count, content_hash, inputs_hash, provisional, data_faults)
+     WHERE c.chunk_id = m.chunk_id AND c.token = %s AND c.status = 'RUNNING'
+    RETURNING c.chunk_id
+"""
+
+
+def is_settled(window: Window, computed_at: datetime) -> bool:
+    """Whether the window ended so long ago that its sessions are all there."""
+    settle: timedelta = settings.OCCUPANCY_SETTLE
+    return window.end + settle < computed_at
+
+
+# --- failing ----------------------------------------------------------------------------------
+
+
+def fail(token: uuid.UUID, reason: str) -> None:
+    """RUNNING -> FAILED for what the token holds, and all above it with it."""
+    with transaction.atomic():
+        _exclusively()
+        _change(_FAIL, [reason, token])
+        _change(_FAIL_ABOVE)
+
+
+def retry_or_fail(token: uuid.UUID, reason: str) -> None:
+    """RUNNING -> PENDING with a growing back-off for what the token holds; the third time FAILED."""
+    with transaction.atomic():
+        _exclusively()
+        _change(_RETRY_OR_FAIL, [MAX_FAILURES, FIRST_BACK_OFF, reason, token])
+        _change(_FAIL_ABOVE)
+
+
+def sweep() -> int:
+    """RUNNING -> PENDING for what no running run holds any more; FAILED after the tenth worker.
+
+    A row that is locked is being published by a writer which is alive after all.
+    """
+    with transaction.atomic():
+        _exclusively()
+        swept = _change(
+            _SWEEP,
+            [
+                MAX_LOST_WORKERS,
+                MAX_LOST_WORKERS,
+                f"The worker was lost {MAX_LOST_WORKERS} times with this.",
+            ],
+        )
+        if swept:
+            _change(_FAIL_ABOVE)
+    return swept
+
+
+_FAIL = """
+    UPDATE occupancy_space_chunks
+       SET status = 'FAILED', token = NULL, failures = failures + 1, error_message = %s,
+           completed_at = clock_timestamp()
+     WHERE token = %s AND status = 'RUNNING'
+"""
+_RETRY_OR_FAIL = """
+    UPDATE occupancy_space_chunks
+       SET status = CASE WHEN failures + 1 >= %s THEN 'FAILED' ELSE 'PENDING' END, token = NULL,
+           failures = failures + 1, not_before = clock_timestamp() + %s * (4 ^ failures),
+           error_message = %s, completed_at = NULL
+     WHERE token = %s AND status = 'RUNNING'
+"""
+_SWEEP = """
+    UPDATE occupancy_space_chunks
+       SET status = CASE WHEN attempt - failures >= %s THEN 'FAILED' ELSE 'PENDING' END,
+           token = NULL,
+           error_message = CASE WHEN attempt - failures >= %s THEN %s ELSE error_message END
+     WHERE chunk_id IN (
+        SELECT c.chunk_id FROM occupancy_space_chunks c
+         WHERE c.status = 'RUNNING' AND NOT EXISTS (
+            SELECT 1 FROM runs_run r WHERE r.token = c.token AND r.status = 'STARTED')
+         FOR UPDATE OF c SKIP LOCKED)
+"""
+# From what failed itself (what failed for something below has no attempt) up to the roots. The
+# reason travels with it, so that any space's results say it.
+_FAIL_ABOVE = """
+    WITH RECURSIVE failing AS (
+        SELECT parent_space_id, interval_seconds, chunk_start, chunk_end,
+               'Space ' || space_id || ': ' || error_message AS reason
+          FROM occupancy_space_chunks
+         WHERE status = 'FAILED' AND attempt > 0
+         UNION
+        SELECT c.parent_space_id, c.interval_seconds, c.chunk_start, c.chunk_end, f.reason
+          FROM occupancy_space_chunks c JOIN failing f
+            ON c.space_id = f.parent_space_id AND c.interval_seconds = f.interval_seconds
+           AND c.chunk_start = f.chunk_start AND c.chunk_end = f.chunk_end
+    )
+    UPDATE occupancy_space_chunks c
+       SET status = 'FAILED', attempt = 0, error_message = f.reason, completed_at = clock_timestamp()
+      FROM failing f
+     WHERE c.space_id = f.parent_space_id AND c.interval_seconds = f.interval_seconds
+       AND c.chunk_start = f.chunk_start AND c.chunk_end = f.chunk_end AND c.status = 'PENDING'
+"""
+
+
+# --- SQL --------------------------------------------------------------------------------------
+
+
+def _exclusively() -> None:
+    """Until the transaction ends."""
+    _rows("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+
+
+def _rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params or None)
+        return cursor.fetchall()
+
+
+def _change(sql: str, params: Sequence[Any] = ()) -> int:
+    """Rows changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params or None)
+        return cursor.rowcount
+
+
+def _array(column: Sequence[Any]) -> str:
+    """A PostgreSQL array literal of numbers, plain words, times and nulls."""
+    return "{" + ",".join("NULL" if each is None else str(each) for each in column) + "}"

@@ -1,0 +1,77 @@
+"""Which chunks a dataset needs: one scan of its sessions, then one statement for all rows."""
+
+from datetime import timedelta
+
+import numpy as np
+
+from occupancy import chunks, datasets, sessions, spaces
+from occupancy.chunks import Planned
+from occupancy.models import OccupancyDataset
+from occupancy.rollup import places_above
+from occupancy.tree import Ints
+from tippers.partitions import Window, aligned_windows
+from tippers.runs.claims import Clock
+from tippers.runs.engine import RunHandle
+
+
+def plan(run: RunHandle, dataset_id: int) -> None:
+    """Write the chunks that the dataset needs, and finish the run.
+
+    Sources are found over the whole aligned windows and not over the range asked for, so a chunk
+    is right for whoever reuses it. A space has a chunk in the windows in which it, or a space
+    below it, has sessions.
+    """
+    dataset = OccupancyDataset.objects.filter(dataset_id=dataset_id).first()
+    if dataset is None or dataset.chunks_start is None or dataset.chunks_end is None:
+        return  # deleted meanwhile, or without any data: nothing to plan
+    width = timedelta(days=dataset.chunk_days)
+    windows = aligned_windows(dataset.chunks_start, dataset.chunks_end, width=width)
+    parents = spaces.parents_below(dataset.root_space_id)
+    found = sessions.counted(
+        parents.keys(),
+        Window(dataset.chunks_start, dataset.chunks_end),
+        width=width,
+        now=chunks.clock(),
+        on_stop=run.on_stop,
+    )
+    space_ids = found["space_id"].to_numpy().astype(np.int64)
+    numbers = found["window"].to_numpy()
+    planned = _planned(
+        space_ids,
+        numbers,
+        found["sessions"].to_numpy(),
+        # Up to the dataset's root and no further.
+        parents=parents | {dataset.root_space_id: None},
+    )
+    run.log(f"{len(space_ids)} source chunks, {len(planned.space_ids)} with what lies above them")
+    with run.finishing():
+        chunks.plan(
+            planned,
+            parents=parents,
+            windows=windows,
+            interval_seconds=dataset.interval_seconds,
+            dataset_id=dataset.dataset_id,
+        )
+        OccupancyDataset.objects.filter(dataset_id=dataset_id).update(planned_at=Clock())
+    datasets.settle()
+    datasets.keep_going()
+
+
+def _planned(
+    space_ids: Ints, numbers: Ints, counts: Ints, *, parents: dict[int, int | None]
+) -> Planned:
+    """Sources and all above them, each place once; a place with something below it is derived."""
+    above, above_numbers = places_above(space_ids, numbers, parents=parents)
+    windows = int(numbers.max()) + 1 if len(numbers) else 1
+    known = np.array(sorted(parents), dtype=np.int64)
+    source = np.searchsorted(known, space_ids) * windows + numbers
+    derived = np.searchsorted(known, above) * windows + above_numbers
+    places = np.union1d(source, derived)
+    sessions_of = np.zeros(len(places), dtype=np.int64)
+    sessions_of[np.searchsorted(places, source)] = counts
+    return Planned(
+        space_ids=known[places // windows],
+        windows=places % windows,
+        derived=np.isin(places, derived).tolist(),
+        sessions=sessions_of,
+    )

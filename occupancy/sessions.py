@@ -1,0 +1,130 @@
+"""What occupancy reads of the Wi-Fi sessions (`user_ap_trajectory` of the tippers database).
+
+Times in the table are UTC without a zone, and every connection speaks UTC. A session overlaps
+[lo, hi) when `start_time < hi and end_time > lo`; one without an end is still open. Statements are
+built from integers and times of ours alone.
+"""
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from connections import query
+from occupancy.spaces import database
+from tippers.partitions import EPOCH, Window
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STATEMENT_TIMEOUT_S = 3600.0
+type_of_stop = Callable[[Callable[[], None]], AbstractContextManager[None]]
+
+
+def overlap_anywhere(space_ids: Collection[int], window: Window) -> bool:
+    """Whether any of the spaces has a session that overlaps the window; stops at the first."""
+    sql = f"""
+        SELECT EXISTS (
+            SELECT 1 FROM unnest({_ids(space_ids)}) AS s(space_id), LATERAL (
+                SELECT 1 FROM user_ap_trajectory t
+                 WHERE t.space_id = s.space_id AND {_overlaps(window)} LIMIT 1) AS first)
+    """  # noqa: S608 - integers and times of ours
+    ((found,),) = query.fetch(database(), sql)
+    return bool(found)
+
+
+def extent(space_ids: Collection[int], *, now: datetime) -> tuple[datetime, datetime] | None:
+    """The first start and the last end of the spaces' sessions, `now` if one is still open.
+
+    None when there are no sessions. One probe of an index for each space and end, however many
+    sessions there are.
+    """
+    sql = f"""
+        SELECT min(first), max(last) FROM unnest({_ids(space_ids)}) AS s(space_id)
+         CROSS JOIN LATERAL (
+            SELECT min(start_time) AS first FROM user_ap_trajectory t
+             WHERE t.space_id = s.space_id) AS starts
+         CROSS JOIN LATERAL (
+            SELECT coalesce(end_time, {_time(now)}) AS last FROM user_ap_trajectory t
+             WHERE t.space_id = s.space_id ORDER BY end_time DESC NULLS FIRST LIMIT 1) AS ends
+    """  # noqa: S608 - integers and times of ours
+    ((first, last),) = query.fetch(database(), sql)
+    if first is None:
+        return None
+    return _utc(first), max(_utc(first) + timedelta(microseconds=1), _utc(last))
+
+
+def counted(
+    space_ids: Collection[int],
+    window: Window,
+    *,
+    width: timedelta,
+    now: datetime,
+    on_stop: type_of_stop,
+) -> "pa.Table":
+    """Sessions per space and window: space_id, window (its number from 0), sessions.
+
+    `window` is the range of whole windows of `width`. One scan: nearly all sessions lie in the
+    window in which they start; only the others are multiplied.
+    """
+    step = f"interval '{int(width.total_seconds())} seconds'"
+    home = f"date_bin({step}, start_time, {_time(EPOCH)})"
+    until = f"least(coalesce(end_time, {_time(now)}), {_time(window.end)})"
+    number = f"extract(epoch FROM place - {_time(window.start)}) / {int(width.total_seconds())}"
+    sql = f"""
+        SELECT space_id, ({number})::bigint AS "window", sum(n)::bigint AS sessions
+          FROM (SELECT space_id, {home} AS place, count(*) AS n FROM user_ap_trajectory
+                 WHERE {_of(space_ids)} AND start_time >= {_time(window.start)}
+                   AND start_time < {_time(window.end)}
+                   AND (end_time >= start_time OR end_time IS NULL)
+                 GROUP BY 1, 2
+                UNION ALL
+                SELECT space_id, place, count(*) FROM user_ap_trajectory,
+                       generate_series(greatest({home} + {step}, {_time(window.start)}),
+                                       {until} - interval '1 microsecond', {step}) AS place
+                 WHERE {_of(space_ids)} AND start_time < {_time(window.end)}
+                   AND (end_time > {_time(window.start)} OR end_time IS NULL)
+                   AND coalesce(end_time, {_time(now)}) > {home} + {step}
+                 GROUP BY 1, 2) AS parts
+         GROUP BY 1, 2
+    """  # noqa: S608 - integers and times of ours
+    return _table(sql, on_stop)
+
+
+def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop) -> "pa.Table":
+    """The sessions of the spaces that overlap the window, or start in it and are at fault.
+
+    Columns mac_address (dictionary of text), space_id, start_time, end_time.
+    """
+    sql = f"""
+        SELECT mac_address::text AS mac_address, space_id, start_time, end_time
+          FROM user_ap_trajectory t WHERE {_of(space_ids)} AND {_overlaps(window)}
+    """  # noqa: S608 - integers and times of ours
+    return _table(sql, on_stop)
+
+
+def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":
+    with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
+        return reader.read_all()
+
+
+def _overlaps(window: Window) -> str:
+    # The last term adds what starts in the window and ends before: a fault, to be counted.
+    low, high = _time(window.start), _time(window.end)
+    return f"start_time < {high} AND (end_time > {low} OR end_time IS NULL OR start_time >= {low})"
+
+
+def _of(space_ids: Collection[int]) -> str:
+    return f"space_id = ANY({_ids(space_ids)})"
+
+
+def _ids(space_ids: Collection[int]) -> str:
+    return "'{" + ",".join(str(int(each)) for each in sorted(space_ids)) + "}'::int[]"
+
+
+def _time(moment: datetime) -> str:
+    return f"timestamp '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

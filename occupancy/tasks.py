@@ -1,0 +1,42 @@
+"""The background jobs of occupancy."""
+
+from datetime import timedelta
+
+from django.conf import settings
+
+from occupancy import datasets
+from tippers.runs.engine import RunHandle, job, periodic
+
+
+@job(queue="short", timeout=timedelta(hours=1))
+def occupancy_plan(run: RunHandle, *, dataset_id: int) -> None:
+    """Write the chunks that a dataset needs."""
+    from occupancy import planning
+
+    planning.plan(run, dataset_id)
+
+
+@job(queue="long", timeout=timedelta(hours=3))
+def occupancy_drain(run: RunHandle) -> None:
+    """Compute what waits, for a while."""
+    from occupancy import batches
+
+    batches.drain(run)
+    with run.finishing():
+        datasets.keep_going()
+
+
+@job(queue="short", timeout=timedelta(hours=1))
+def occupancy_rollup(run: RunHandle) -> None:
+    """Compute the spaces above what is complete, for a while."""
+    from occupancy import batches
+
+    batches.roll_up(run)
+    with run.finishing():
+        datasets.keep_going()
+
+
+@periodic(every=settings.SOURCE_CHUNK_SENSOR_INTERVAL, name="occupancy.rollup")
+def occupancy_tick() -> None:
+    """See that nothing waits that could go on."""
+    datasets.tick()
