@@ -107,7 +107,7 @@ class SqlAssetSerializer(OfConceptSerializer):
             self.after(attrs, "partition_type"), self.after(attrs, "partition_config")
         )
         if attrs.keys() & {"sql_query", "query_template_params", "conn", "index"}:
-            dialect = self.connection_after(attrs).target().dialect
+            dialect = self.connection_after(attrs).connection_type
             sql.judge(self.after(attrs, "sql_query"), dialect)
         return attrs
 

@@ -51,12 +51,22 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
     Until the last step nothing that can be read changes.
     """
     inputs = asset.inputs_now()
-    text = _rendered(asset)
+    target = asset.connection.target()
+    text = sql.render(
+        asset.sql_query,
+        dialect=target.dialect,
+        params=asset.query_template_params,
+        index_values=_index_values(asset) if isinstance(asset, DerivedAsset) else None,
+    )
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
     run.log(f"the query runs on the connection {asset.connection.name}")
-    with query.stream(asset.connection.target(), text, on_stop=run.on_stop) as reader:
-        _check_columns(asset, reader.schema.names, run)
-        written = storage.write_parquet(key, reader.schema, _counted(reader, run))
+    try:
+        with query.stream(target, text, on_stop=run.on_stop) as reader:
+            _check_columns(asset, reader.schema.names, run)
+            written = storage.write_parquet(key, reader.schema, _counted(reader, run))
+    except query.QueryStopped:
+        run.check()  # raises what the stop was for, in the engine's words
+        raise
     run.log(f"{written.rows} rows, {written.bytes} bytes")
     try:
         with storage.open_parquet(key) as file:
@@ -80,16 +90,6 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
         # be, and what it leaves behind otherwise is swept as an orphan.
         storage.delete(key)
         raise
-
-
-def _rendered(asset: SqlAsset) -> str:
-    values = _index_values(asset) if isinstance(asset, DerivedAsset) else None
-    return sql.render(
-        asset.sql_query,
-        dialect=asset.connection.target().dialect,
-        params=asset.query_template_params,
-        index_values=values,
-    )
 
 
 def _index_values(asset: DerivedAsset) -> pa.Array:
