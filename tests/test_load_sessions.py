@@ -1,6 +1,6 @@
 """Loading sessions: what is taken, what is refused and how it is told, on a real PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
 from tests.scratch import scratch_database
-from tippers.sessions import Loaded, LoadRefused, load, origin_of
+from tippers.session_files import LoadRefused
+from tippers.sessions import Loaded, load, origin_of
 
 SPACES = """space_id,space_name,parent_space_id,building_room
 1,Campus,,CAMPUS
@@ -112,7 +113,7 @@ def test_parquet_loads_the_same_rows_as_csv(
     starts = [1_709_287_200_000, 1_709_294_400_000, 1_709_254_800_000, 1_709_337_540_000]
     ends = [1_709_292_600_000, 1_709_294_400_000, 1_709_254_800_250, None]
 
-    def moments(milliseconds: list[int | None]) -> pa.Array:
+    def moments(milliseconds: Sequence[int | None]) -> pa.Array:
         return pa.array([at if at is None else at * 1_000_000 for at in milliseconds], seoul)
 
     pq.write_table(

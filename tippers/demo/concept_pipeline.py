@@ -24,9 +24,8 @@ class Labelled:
 
 
 def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
-    """Build the recipe's concept anew and carry it to its classifiers."""
+    """Build the recipe's concept and carry it to its classifiers."""
     connection = _connection(api)
-    _forget(api, recipe.concept)
     concept = api.post("/concepts", {"name": recipe.concept, "description": recipe.description})
     base = f"/concepts/{concept['c_id']}"
     ids = {
@@ -113,9 +112,9 @@ def _connection(api: Api) -> int:
     )
 
 
-def _forget(api: Api, name: str) -> None:
+def forget(api: Api, name: str) -> None:
     """An earlier demo's concept goes, with all that hangs on it."""
-    for concept in api.pages("/concepts"):
+    for concept in list(api.pages("/concepts")):
         if concept["name"] == name:
             api.delete(f"/concepts/{concept['c_id']}")
 

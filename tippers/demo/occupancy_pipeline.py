@@ -22,15 +22,9 @@ class Counted:
 
 
 def run(api: Api, name: str, screen: Screen) -> list[Counted]:
-    """Occupancy of every root over all there is, per hour; every space with spaces below it.
-
-    An earlier demo's datasets of that name are deleted; their chunks are found again and reused.
-    """
+    """Occupancy of every root over all there is, per hour; every space with spaces below it."""
     spaces = {space["space_id"]: space for space in api.pages("/spaces")}
     roots = [key for key, space in spaces.items() if space["parent_space_id"] is None]
-    for dataset in list(api.pages("/occupancy/datasets")):
-        if dataset["name"] == name:
-            api.delete(f"/occupancy/datasets/{dataset['dataset_id']}")
     screen.step("Occupancy: devices per space and hour")
     counted = []
     for root in roots:
@@ -48,6 +42,13 @@ def run(api: Api, name: str, screen: Screen) -> list[Counted]:
         shown = _with_children(spaces, root)
         counted += [_hours(api, path, spaces[key], depth) for key, depth in shown]
     return counted
+
+
+def forget(api: Api, name: str) -> None:
+    """An earlier demo's datasets go."""
+    for dataset in list(api.pages("/occupancy/datasets")):
+        if dataset["name"] == name:
+            api.delete(f"/occupancy/datasets/{dataset['dataset_id']}")
 
 
 def _wait(api: Api, path: str, name: str, screen: Screen) -> None:

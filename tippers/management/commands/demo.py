@@ -93,6 +93,8 @@ class Command(BaseCommand):
 def run_both(api: Api, stack: Stack, data: Data, screen: Screen) -> None:
     """Load the sessions, run both pipelines, and print what came out."""
     screen.step("Sessions")
+    concept_pipeline.forget(api, data.recipe.concept)
+    occupancy_pipeline.forget(api, DATASET)
     loaded = load(stack, data)
     began = time.monotonic()
     labelled = concept_pipeline.run(api, data.recipe, screen)

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection, transaction
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from occupancy import datasets
+from occupancy.models import OccupancyDataset, OccupancySpaceChunk, Status
 from tippers.errors import CannotBeDone
 from tippers.sessions import Loaded, load
 
@@ -55,6 +59,24 @@ class Command(BaseCommand):
             raise CommandError(error.detail) from error
 
 
+def forget_occupancy() -> None:
+    """What was computed from the sessions that are gone goes too; every dataset is computed anew.
+
+    A chunk is trusted once its window is long past, so it would not notice by itself.
+    """
+    started = (
+        settings.DATABASE_URL and "occupancy_datasets" in connection.introspection.table_names()
+    )
+    if not started:
+        return  # sessions are loaded before the product's first start
+    with transaction.atomic():
+        OccupancySpaceChunk.objects.all().delete()
+        computed = OccupancyDataset.objects.exclude(chunks_start=None)
+        computed.update(status=Status.FAILED, error_message="The sessions were replaced.")
+        for dataset in computed:
+            datasets.retry(dataset, created_by=AnonymousUser())
+
+
 def load_with_bar(
     url: str, *, spaces: Path, sessions: Path, replace: bool, origin: str = ""
 ) -> Loaded:
@@ -77,6 +99,8 @@ def load_with_bar(
             origin=origin,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if replace:
+        forget_occupancy()
     still_open = f", {loaded.open_sessions:,} of them still open" if loaded.open_sessions else ""
     console.print(f"Loaded {loaded.spaces:,} spaces and {loaded.sessions:,} sessions{still_open}.")
     return loaded
