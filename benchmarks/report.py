@@ -39,7 +39,9 @@ def arguments(description: str) -> argparse.Namespace:
 
 def publish(rows: list[Row], path: Path | None) -> None:
     """Print the table; write the JSON when asked."""
-    print(f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}")
+    print(
+        f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}"
+    )
     print(f"{'name':<24}{'ours s':>10}{'peer s':>12}{'ratio':>10}{'ours MB':>10}{'peer MB':>10}")
     for row in rows:
         figures = (row.ours_s, row.peer_s, row.ratio, row.ours_peak_mb, row.peer_peak_mb)

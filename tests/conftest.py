@@ -1,13 +1,13 @@
 """A fixed cast: Ada administers, Ana analyses, Vic may look, and a stranger is not signed in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 from rest_framework.test import APIClient
 
 from tippers.management.commands.bootstrap import create_roles
@@ -15,7 +15,7 @@ from tippers.runs.engine import perform_next
 
 
 @pytest.fixture(autouse=True)
-def _own_storage(settings: SettingsWrapper, tmp_path: Path) -> Iterator[None]:
+def _own_storage(settings: Settings, tmp_path: Path) -> None:
     """Every test has an empty object store of its own, and no throttle counts from another."""
     default = {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -23,7 +23,6 @@ def _own_storage(settings: SettingsWrapper, tmp_path: Path) -> Iterator[None]:
     }
     settings.STORAGES = {**settings.STORAGES, "default": default}
     cache.clear()
-    yield
 
 
 def _client(user: User) -> APIClient:

@@ -1,7 +1,7 @@
 """Who may do what. REST framework loads this with its settings, before its views."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from rest_framework import permissions
 from rest_framework.request import Request
@@ -14,7 +14,7 @@ class ModelPermission(permissions.DjangoModelPermissions):
     custom action that writes needs `change`. A view without a queryset names everything itself.
     """
 
-    perms_map: ClassVar[dict[str, list[str]]] = {
+    perms_map = {
         "GET": ["%(app_label)s.view_%(model_name)s"],
         "HEAD": ["%(app_label)s.view_%(model_name)s"],
         "OPTIONS": [],

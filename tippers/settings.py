@@ -24,7 +24,7 @@ _stack = read_stack(TIPPERS_HOME)
 
 def _positive_int(name: str, default: int) -> int:
     try:
-        value = env.int(name, default=default)
+        value = int(env.int(name, default=default))
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} must be a whole number") from error
     if value < 1:
@@ -43,7 +43,7 @@ def _flag(name: str, *, default: bool) -> bool:
 
 def _from_stack(name: str) -> str:
     """The variable's value, else what the running or last stack of this home uses, else ''."""
-    value = env.str(name, default="")
+    value = str(env.str(name, default=""))
     if value or _stack is None:
         return value
     return str(getattr(_stack, name.lower()) or "")

@@ -17,7 +17,11 @@ def test_a_run_is_followed_from_launch_to_end(api: APIClient, prefix: str) -> No
     run = engine.launch("break_down", key="k", args={"until_attempt": 0})
     waiting = api.get(f"{prefix}/{run.run_id}").json()
     assert waiting["run_id"] == str(run.run_id)
-    assert (waiting["status"], waiting["start_time"], waiting["end_time"]) == ("PENDING", None, None)
+    assert (waiting["status"], waiting["start_time"], waiting["end_time"]) == (
+        "PENDING",
+        None,
+        None,
+    )
     engine.perform_next("short")
     ended = api.get(f"{prefix}/{run.run_id}").json()
     assert (ended["status"], ended["error_message"]) == ("SUCCESS", None)

@@ -103,7 +103,10 @@ def test_what_is_registered_is_stopped_and_the_next_checkpoint_raises() -> None:
     assert held is not None
     handle = engine.RunHandle(held)
     stopped: list[str] = []
-    with pytest.raises(engine.Stopped, match="because"), handle.on_stop(lambda: stopped.append("x")):
+    with (
+        pytest.raises(engine.Stopped, match="because"),
+        handle.on_stop(lambda: stopped.append("x")),
+    ):
         handle.stop("because")
     assert stopped == ["x"]
 

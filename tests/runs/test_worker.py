@@ -91,7 +91,7 @@ def test_progress_and_log_are_readable_while_the_work_goes_on(tmp_path: Path) ->
 def test_a_killed_child_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     with worker(tmp_path / "log"):
         run = note(tmp_path, 3)
-        until(lambda: (tmp_path / "effects").exists())
+        until((tmp_path / "effects").exists)
         os.kill(owner_pid(run), signal.SIGKILL)
         until(lambda: _swept(run), 20)
         until(lambda: succeeded(run))
@@ -107,7 +107,7 @@ def _swept(run: Run) -> bool:
 def test_a_stalled_worker_cannot_publish_after_another_took_over(tmp_path: Path) -> None:
     with worker(tmp_path / "log") as stalled:
         run = note(tmp_path, 3)
-        until(lambda: (tmp_path / "effects").exists())
+        until((tmp_path / "effects").exists)
         os.killpg(stalled.pid, signal.SIGSTOP)
         frozen = owner_pid(run)
         os.kill(frozen, signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_a_stalled_worker_cannot_publish_after_another_took_over(tmp_path: Path)
 def test_a_cancelled_run_that_never_looks_is_gone_within_five_seconds(tmp_path: Path) -> None:
     with worker(tmp_path / "log"):
         run = engine.launch("spin", key="spin", args={"path": str(tmp_path / "spinning")})
-        until(lambda: (tmp_path / "spinning").exists())
+        until((tmp_path / "spinning").exists)
         pid = owner_pid(run)
         cancelled_at = time.monotonic()
         assert engine.cancel(run.run_id).status == RunStatus.CANCELLED

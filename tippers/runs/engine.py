@@ -303,7 +303,7 @@ def process_name() -> str:
 # --- the worker's side ----------------------------------------------------------------------
 
 
-@shared_task(name="runs.work", ignore_result=True)
+@shared_task(name="runs.work", ignore_result=True)  # type: ignore[untyped-decorator]  # no types
 def work(*, queue: str, **_: Any) -> None:
     """Perform what waits in the queue; yield after a while so that no queue starves another."""
     from tippers.runs.worker import pulse  # the side thread lives in worker processes only
@@ -315,7 +315,7 @@ def work(*, queue: str, **_: Any) -> None:
             return
 
 
-@shared_task(name="runs.periodic", ignore_result=True)
+@shared_task(name="runs.periodic", ignore_result=True)  # type: ignore[untyped-decorator]  # no types
 def call_periodic(*, name: str, **_: Any) -> None:
     """Beat's call of a declared function."""
     PERIODICS[name].function()

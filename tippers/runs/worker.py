@@ -125,7 +125,7 @@ def pulse() -> Pulse:
     return _pulse
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # ships no types
 def _start(**_: Any) -> None:
     global _pulse  # noqa: PLW0603 - one per process, by nature
     connections.close_all()
