@@ -11,7 +11,7 @@ from tippers.errors import CannotBeDone
 
 
 @admin.register(LabelingFunction)
-class LabelingFunctionAdmin(admin.ModelAdmin[LabelingFunction]):
+class LabelingFunctionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own is not generic
     """Labeling functions, pending ones first; nothing is edited here, only approved."""
 
     list_display = (

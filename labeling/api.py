@@ -55,24 +55,34 @@ def _distinct(objects: list[Any]) -> list[Any]:
 # --- labeling functions ---------------------------------------------------------------------
 
 
-class CustomConfigSerializer(Serializer):
+class WithLabel(serializers.Serializer[Any]):
+    """Votes for one value."""
+
+    label = serializers.IntegerField()  # type: ignore[assignment]  # declared fields leave the class
+
+
+class MayHaveLabel(serializers.Serializer[Any]):
+    """May name one value."""
+
+    label = serializers.IntegerField(required=False)  # type: ignore[assignment]  # as above
+
+
+class CustomConfigSerializer(MayHaveLabel, Serializer):
     """What a custom function's lf_config holds."""
 
     code = serializers.CharField(trim_whitespace=False)
-    allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), default=list)
-    label = serializers.IntegerField(required=False)
+    allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), default=set)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         return {**attrs, "allowed_imports": sorted(attrs["allowed_imports"])}
 
 
-class TemplateConfigSerializer(Serializer):
+class TemplateConfigSerializer(WithLabel, Serializer):
     """What a template function's lf_config holds: `field operator value` votes `label`."""
 
     field = serializers.CharField()
     operator = serializers.ChoiceField(choices=OPERATORS)
     value = serializers.JSONField()
-    label = serializers.IntegerField()
     template = serializers.CharField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +102,11 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-class RegexConfigSerializer(Serializer):
+class RegexConfigSerializer(WithLabel, Serializer):
     """What a regex function's lf_config holds: a field with `pattern` in it votes `label`."""
 
     pattern = serializers.CharField(trim_whitespace=False, max_length=1000)
     field = serializers.CharField()
-    label = serializers.IntegerField()
 
     def validate_pattern(self, pattern: str) -> str:
         from labeling.votes import regex_problem
@@ -209,27 +218,25 @@ class _NewFunctionSerializer(OfConceptSerializer):
         return LabelingFunctionSerializer(instance, context=self.context).data
 
 
-class NewCustomSerializer(_NewFunctionSerializer):
+class NewCustomSerializer(MayHaveLabel, _NewFunctionSerializer):
     """The body of a new custom function; without code it gets a template to start from."""
 
     lf_type = LFType.CUSTOM
     code = serializers.CharField(required=False, allow_null=True, trim_whitespace=False)
     allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), required=False)
-    label = serializers.IntegerField(required=False)
 
     class Meta:
         model = LabelingFunction
         fields = (*_NewFunctionSerializer.shared, "code", "allowed_imports", "label")
 
 
-class NewTemplateSerializer(_NewFunctionSerializer):
+class NewTemplateSerializer(WithLabel, _NewFunctionSerializer):
     """The body of a new template function."""
 
     lf_type = LFType.TEMPLATE
     field = serializers.CharField()
     operator = serializers.ChoiceField(choices=OPERATORS)
     value = serializers.JSONField()
-    label = serializers.IntegerField()
     template = serializers.CharField(required=False)
 
     class Meta:
@@ -239,13 +246,12 @@ class NewTemplateSerializer(_NewFunctionSerializer):
         )  # fmt: skip
 
 
-class NewRegexSerializer(_NewFunctionSerializer):
+class NewRegexSerializer(WithLabel, _NewFunctionSerializer):
     """The body of a new regex function."""
 
     lf_type = LFType.REGEX
     pattern = serializers.CharField(trim_whitespace=False)
     field = serializers.CharField()
-    label = serializers.IntegerField()
 
     class Meta:
         model = LabelingFunction

@@ -334,7 +334,7 @@ def _fork(candidate: Candidate, shape: Shape, parts: _Parts, memory: int) -> tup
         )
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
         try:
-            answer = {"score": _score(candidate, shape, parts)}
+            answer: dict[str, Any] = {"score": _score(candidate, shape, parts)}
         except MemoryError:
             answer = {"reason": f"it needs more than {memory >> 20} MB of memory"}
         except Exception as error:  # noqa: BLE001 - whatever it raises is its reason

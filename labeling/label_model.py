@@ -141,7 +141,7 @@ def _sample(rows: int, size: int | None, seed: int) -> Ints | None:
 
 def _decide(probabilities: Floats, classes: Sequence[int]) -> tuple[Ints, Floats]:
     """The most probable class, or -1 on a tie (Snorkel's "abstain") and where nothing is known."""
-    known = ~np.isnan(probabilities).any(axis=1)
+    known: npt.NDArray[np.bool_] = ~np.isnan(probabilities).any(axis=1)
     best = np.where(known[:, None], probabilities, 0.0)
     top = best.max(axis=1, initial=0.0)
     clear = known & ((top[:, None] - best < TIE).sum(axis=1) == 1)

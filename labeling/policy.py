@@ -289,11 +289,11 @@ def _state(tree: ast.Module) -> Iterator[Problem]:
                         "frozenset, or make it inside the function"
                     ),
                 )
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.Lambda):
-            for default in (*node.args.defaults, *node.args.kw_defaults):
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.FunctionDef | ast.Lambda):
+            for default in (*inner.args.defaults, *inner.args.kw_defaults):
                 if default is not None and not _immutable(default, modules):
-                    yield node.lineno, "a default must not be changeable; use None or a tuple"
+                    yield inner.lineno, "a default must not be changeable; use None or a tuple"
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:

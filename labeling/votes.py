@@ -5,7 +5,6 @@ rows, as concept value ids. An entity that the rule lacks abstains, and so does 
 Template and regex functions are whole-column expressions; custom code votes in the sandbox.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -194,8 +193,6 @@ def regex_mask(rows: pa.Table, config: Mapping[str, Any]) -> pa.ChunkedArray:
 
 def regex_problem(pattern: str) -> str | None:
     """What is wrong with a pattern, in RE2's words; None if it can be used."""
-    if re.search(r"\(\?<?[=!]", pattern):
-        return "look-ahead and look-behind are not supported (RE2)"
     try:
         pc.match_substring_regex(pa.array([""]), pattern)
     except pa.ArrowInvalid as error:
