@@ -391,8 +391,8 @@ class AssetViewSet(viewsets.GenericViewSet[Index]):
 
     @extend_schema(responses=AssetListSerializer)
     def list(self, request: Request) -> Response:
-        page = self.paginator.paginate_queryset(catalog.every_asset(), request, view=self)
-        return self.paginator.get_paginated_response(AssetListSerializer({"assets": page}).data)
+        page = self.paginate_queryset(catalog.every_asset())
+        return self.get_paginated_response(AssetListSerializer({"assets": page}).data)
 
 
 def _concept(c_id: str) -> Concept:
