@@ -1,6 +1,7 @@
 """Datasets: create, read, retry, delete; and what keeps their status true and their work going."""
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,13 @@ def _launch_planning(
         created_by=user,
     )
     OccupancyDataset.objects.filter(pk=dataset.pk).update(run=run)
+
+
+def fail_planning(dataset_id: int, run_id: uuid.UUID, reason: str) -> None:
+    """RUNNING -> FAILED for a dataset that this run was to plan."""
+    OccupancyDataset.objects.filter(
+        pk=dataset_id, run_id=run_id, status=Status.RUNNING, planned_at=None
+    ).update(status=Status.FAILED, error_message=reason, completed_at=Clock())
 
 
 def retry(

@@ -9,12 +9,22 @@ from occupancy.chunks import Planned
 from occupancy.models import OccupancyDataset
 from occupancy.rollup import places_above
 from occupancy.tree import Ints
+from tippers.errors import CannotBeDone
 from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
 from tippers.runs.engine import RunHandle
 
 
 def plan(run: RunHandle, dataset_id: int) -> None:
+    """As `_plan`; when it cannot be done, the dataset says why at once and not at the next tick."""
+    try:
+        _plan(run, dataset_id)
+    except CannotBeDone as refused:
+        datasets.fail_planning(dataset_id, run.run_id, refused.detail)
+        raise
+
+
+def _plan(run: RunHandle, dataset_id: int) -> None:
     """Write the chunks that the dataset needs, and finish the run.
 
     Sources are found over the whole aligned windows and not over the range asked for, so a chunk
