@@ -185,12 +185,15 @@ class _NewFunctionSerializer(OfConceptSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         values = {value.cv_id: value for value in ConceptValue.objects.filter(c_id=self.concept_id)}
         label = attrs.get("label")
+        if label is not None and label not in values:
+            raise ValidationError({"label": f"This concept has no value {label}."})
         if "applicable" not in attrs:
             if label is None:
                 raise ValidationError({"applicable_cv_ids": "This field is required."})
-            attrs["applicable"] = [values[label]] if label in values else []
+            attrs["applicable"] = [values[label]]
         attrs["applicable"] = _distinct(attrs["applicable"])
-        config = {name: attrs.pop(name) for name in CONFIGS[self.lf_type]().fields if name in attrs}
+        names = map(str, CONFIGS[self.lf_type]().fields)
+        config: dict[str, Any] = {name: attrs.pop(name) for name in names if name in attrs}
         if self.lf_type == LFType.CUSTOM and config.get("code") is None:
             ids = [value.cv_id for value in attrs["applicable"]]
             config["code"] = functions.generated_code(self.context["view"].concept, ids)

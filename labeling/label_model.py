@@ -81,14 +81,14 @@ def label(
     else:
         model = LabelModel(cardinality=len(classes), verbose=False)
         sample = _sample(len(matrix), sample_size, seed)
-        model.fit(
-            matrix if sample is None else matrix[sample],
-            n_epochs=epochs, lr=lr, seed=seed, progress_bar=False,
-        )  # fmt: skip
+        trained_on = matrix if sample is None else matrix[sample]
+        model.fit(trained_on, n_epochs=epochs, lr=lr, seed=seed, progress_bar=False)
         if sample is not None:
             notes.append(f"The label model was trained on {len(sample)} of {len(matrix)} rows.")
-        with np.errstate(invalid="ignore"):  # a function that never votes has 0/0
-            weights = [float(w) if np.isfinite(w) else None for w in model.get_weights()]
+        with np.errstate(divide="ignore"):  # one that never votes has a coverage of 0
+            learned = model.get_weights()
+        voted = (trained_on != ABSTAIN).any(axis=0)
+        weights = [float(w) if v else None for w, v in zip(learned, voted, strict=True)]
         by_pattern = model.predict_proba(patterns)
         by_pattern[silent] = np.nan
     labels, confidence = _decide(by_pattern, classes)
@@ -141,7 +141,7 @@ def _sample(rows: int, size: int | None, seed: int) -> Ints | None:
 
 def _decide(probabilities: Floats, classes: Sequence[int]) -> tuple[Ints, Floats]:
     """The most probable class, or -1 on a tie (Snorkel's "abstain") and where nothing is known."""
-    known: npt.NDArray[np.bool_] = ~np.isnan(probabilities).any(axis=1)
+    known = np.logical_not(np.isnan(probabilities).any(axis=1))
     best = np.where(known[:, None], probabilities, 0.0)
     top = best.max(axis=1, initial=0.0)
     clear = known & ((top[:, None] - best < TIE).sum(axis=1) == 1)

@@ -219,7 +219,7 @@ def test_an_answer_that_is_no_reply_is_refused(
     """As if the code had broken out of its own interpreter and wrote to the pipe itself."""
     broken_out = tmp_path / "child.py"
     source = Path(sandbox.child.__file__).read_text()
-    head, start, tail = source.partition("    columns = setup")
+    head, start, tail = source.partition("    while True:\n        count, values = receive()")
     broken_out.write_text(f"{head}    os.write(1, {answer})\n    os._exit(0)\n{start}{tail}")
     monkeypatch.setattr(sandbox.child, "__file__", str(broken_out))
     with pytest.raises(SandboxFailed, match=r"no reply|more than a reply|ended"):
