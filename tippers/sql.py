@@ -1,0 +1,712 @@
+"""Judge a query that a user wrote, and render it: text and values in, SQL that is safe to run out.
+
+Three readings, each strict where the one before it could be fooled:
+
+1. `_scan` splits the text by the server's own lexical rules. Comments fall away, `/*! */` and
+   whatever those rules leave doubtful are refused, and every name before a parenthesis must be on
+   the allow-list of functions.
+2. sqlglot parses that same text. It must be one query, without a write, a lock or a command at
+   any depth, and its strings must end where ours do.
+3. The server runs exactly the text that was judged, in a READ ONLY transaction
+   (`connections.query`). It is not generated back from sqlglot's tree: over real queries that
+   renamed columns and changed operators.
+
+Values never become part of the text by pasting. Jinja2 prints a marker for each; a marker becomes
+a typed literal, or a piece of the string that it stands in. `:index_values` is filled in last,
+with a literal that is never parsed.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tippers.errors import CannotBeDone
+from tippers.sql_functions import FUNCTIONS, SYNTAX
+
+if TYPE_CHECKING:
+    import jinja2
+    import pyarrow as pa
+    from sqlglot import exp
+
+MAX_QUERY = 200_000
+MAX_RENDERED = 1_000_000
+
+
+class SqlRefused(CannotBeDone):
+    """The query is not one that may run; the sentence names the construct and what to write."""
+
+    code = "sql_refused"
+
+    def __init__(self, detail: str, *, field: str = "sql_query") -> None:
+        super().__init__(detail, field=field)
+
+
+def judge(sql: str, dialect: str, params: Mapping[str, Any] | None = None) -> None:
+    """Refuse (SqlRefused) what `render` would, as far as it shows before all values are known.
+
+    `dialect` is `postgresql` or `mysql`. A name that `params` lacks may still be given later.
+    """
+    rendered = _Template(params or {}, lenient=True).render(sql)
+    if rendered is not None:
+        _judged(rendered, dialect)
+
+
+def render(
+    sql: str,
+    *,
+    dialect: str,
+    params: Mapping[str, Any] | None = None,
+    index_values: "pa.Array | pa.ChunkedArray | None" = None,
+    index_type: str | None = None,
+) -> str:
+    """The query to run, with `params` and the values of the index in it. Raises SqlRefused.
+
+    `index_values` fills `IN (:index_values)`: distinct, without nulls, with their Arrow type, an
+    empty array giving an empty list. `index_type` is the database's own name of the type where
+    Arrow has text for it (`uuid`, `macaddr`, `inet`; `source_type` in the metadata of the field).
+    """
+    rendered = _Template(params or {}, lenient=False).render(sql)
+    judged = _judged(rendered or "", dialect)
+    if not judged.places:
+        return judged.text
+    if index_values is None:
+        raise SqlRefused(
+            "Only rules and features have :index_values; an index is what the values come from."
+        )
+    literal = _WRITERS[dialect].index_values(index_values, index_type)
+    text = judged.text
+    for start, end in reversed(judged.places):
+        text = text[:start] + literal + text[end:]
+    return text
+
+
+# --- reading by the server's lexical rules ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A piece of the text. kind: word, string, name (quoted), or sign (a single character)."""
+
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    @property
+    def upper(self) -> str:
+        """The word as the server compares it; empty for everything else."""
+        return self.text.upper() if self.kind == "word" else ""
+
+
+# One alternative for each kind of token; what none of them takes is refused. A word takes digits
+# too: where a number ends is of no consequence here.
+_LEXERS = {
+    "postgresql": re.compile(
+        r"""
+        (?P<space>   [ \t\n\r\f\v]+ )
+      | (?P<comment> --[^\n\r]* | /\* )
+      | (?P<string>  [eE]'(?:[^'\\]|''|\\.)*' | [bBxXnN]?'(?:[^']|'')*' )
+      | (?P<refused> [uU]&(?=['"]) | \$ )
+      | (?P<name>    "(?:[^"]|"")+" )
+      | (?P<word>    [A-Za-z0-9_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]* )
+      | (?P<sign>    [-+*/<>=~!@\#%^&|?(),.;:\[\]] )
+        """,
+        re.VERBOSE | re.DOTALL,
+    ),
+    "mysql": re.compile(
+        r"""
+        (?P<space>   [ \t\n\r\f\v]+ )
+      | (?P<comment> --(?=[\x00-\x20]|\Z)[^\n]* | \#[^\n]* | /\* )
+      | (?P<refused> _[A-Za-z0-9]+(?=[ \t\n\r\f\v]*['"]) | @ | \\ )
+      | (?P<string>  [bBxXnN]?'(?:[^'\\]|''|\\.)*' | "(?:[^"\\]|""|\\.)*" )
+      | (?P<name>    `(?:[^`]|``)+` )
+      | (?P<word>    [A-Za-z0-9_$\u0080-\U0010ffff]+ )
+      | (?P<sign>    [-+*/<>=~!%^&|(),.;:] )
+        """,
+        re.VERBOSE | re.DOTALL,
+    ),
+}
+_INSTEAD = {
+    "U": "U&'...' strings are not supported; write the characters themselves.",
+    "$": "The character $ is not supported: write a string as '...', and give values as {{ name }}.",
+    "_": "Character set introducers are not supported; write the string alone.",
+    "@": "Variables (@name, @@name) are not supported; give values as {{ name }}.",
+    "\\": "A backslash can stand only within a string.",
+}
+_STARTS_EXECUTABLE = re.compile(r"/\*M?!")
+
+
+def _scan(text: str, dialect: str) -> list[_Token]:
+    """The tokens; SqlRefused for what is not certain to be read the same by the server."""
+    lexer = _LEXERS[dialect]
+    tokens: list[_Token] = []
+    position = 0
+    while position < len(text):
+        match = lexer.match(text, position)
+        kind = match.lastgroup if match else None
+        if match is None or kind is None:
+            raise SqlRefused(_unreadable(text, position))
+        if kind == "refused":
+            raise SqlRefused(_INSTEAD[match[0][0].upper()] + _line(text, position))
+        if kind == "comment" and match[0] == "/*":
+            position = _end_of_comment(text, position, nested=dialect == "postgresql")
+            continue
+        if kind not in {"space", "comment"}:
+            token = _Token(kind, match[0], position)
+            # PostgreSQL reads a string that goes on after a line break by the first one's rules.
+            if kind == "string" and tokens and tokens[-1].kind == "string":
+                raise SqlRefused(
+                    "Two strings stand side by side; write || or concat() between them."
+                    + _line(text, position)
+                )
+            tokens.append(token)
+        position = match.end()
+    return tokens
+
+
+def _end_of_comment(text: str, start: int, *, nested: bool) -> int:
+    if _STARTS_EXECUTABLE.match(text, start):
+        raise SqlRefused(
+            "MySQL runs what stands in /*! ... */ comments, so they are refused; leave it out."
+            + _line(text, start)
+        )
+    depth, position = 1, start + 2
+    while depth:
+        mark = re.compile(r"\*/|/\*").search(text, position)
+        if mark is None:
+            raise SqlRefused("A comment /* is not closed." + _line(text, start))
+        if mark[0] == "*/":
+            depth -= 1
+        elif nested:
+            depth += 1
+        position = mark.end()
+    return position
+
+
+def _unreadable(text: str, position: int) -> str:
+    character = text[position]
+    if character in "'\"`":
+        return f"A {character} opens a string or name that is not closed.{_line(text, position)}"
+    return f"The character {character!r} has no meaning here.{_line(text, position)}"
+
+
+def _line(text: str, position: int) -> str:
+    return f" (line {text.count(chr(10), 0, position) + 1})"
+
+
+def _without_comments(text: str, tokens: list[_Token]) -> tuple[str, list[_Token]]:
+    """The text with a blank for each comment, line breaks kept, and its tokens where they are."""
+    pieces: list[str] = []
+    moved: list[_Token] = []
+    length = position = 0
+    for token in tokens:
+        gap = text[position : token.start]
+        if gap.strip(" \t\n\r\f\v"):
+            gap = " " + "\n" * gap.count("\n")
+        pieces += [gap, token.text]
+        moved.append(_Token(token.kind, token.text, length + len(gap)))
+        length += len(gap) + len(token.text)
+        position = token.end
+    return "".join(pieces), moved
+
+
+# --- judging ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Text that may run, and where in it `:index_values` stands."""
+
+    text: str
+    places: list[tuple[int, int]]
+
+
+def _judged(rendered: "_Rendered", dialect: str) -> _Judged:
+    if len(rendered.text) > MAX_RENDERED:
+        raise SqlRefused(f"The query is longer than {MAX_RENDERED:,} characters.")
+    filled = rendered.filled(dialect)
+    text, tokens = _without_comments(filled, _scan(filled, dialect))
+    while tokens and tokens[-1].text == ";":
+        tokens.pop()
+    if not tokens:
+        raise SqlRefused("There is no query; write SELECT ... or WITH ... SELECT ...")
+    text = text[: tokens[-1].end]
+    _check_signs(text, tokens)
+    places = _index_values_places(text, tokens)
+    _check_tree(text, tokens, dialect)
+    return _Judged(text, places)
+
+
+_WRITES_FILES = {"OUTFILE", "DUMPFILE"}
+
+
+def _check_signs(text: str, tokens: list[_Token]) -> None:
+    """What no parser is needed to see."""
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        after = following.upper if following else ""
+        said = None
+        if token.text == ";":
+            said = "There are two statements; a query is one SELECT. Leave out the second"
+        elif token.upper == "INTO" or token.upper in _WRITES_FILES:
+            said = "INTO writes the result somewhere; a query only returns it. Leave it out"
+        elif (token.upper, after) == ("LOCK", "IN") or (
+            token.upper == "FOR" and after in {"UPDATE", "SHARE", "NO", "KEY"}
+        ):
+            said = "A query must not lock rows. Leave out FOR UPDATE, FOR SHARE or LOCK IN"
+        elif (token.upper, after) == ("PROCEDURE", "ANALYSE"):
+            said = "PROCEDURE is not supported. Leave it out"
+        if said:
+            raise SqlRefused(f"{said}.{_line(text, token.start)}")
+
+
+def _index_values_places(text: str, tokens: list[_Token]) -> list[tuple[int, int]]:
+    places = []
+    for number, token in enumerate(tokens):
+        if token.text != "index_values" or tokens[number - 1].text != ":" or number == 0:
+            continue
+        before = [each.upper or each.text for each in tokens[max(0, number - 3) : number]]
+        after = tokens[number + 1].text if number + 1 < len(tokens) else ""
+        if before != ["IN", "(", ":"] or after != ")":
+            raise SqlRefused(
+                "Write :index_values as column IN (:index_values) or NOT IN (:index_values)."
+                + _line(text, token.start)
+            )
+        places.append((tokens[number - 1].start, token.end))
+    return places
+
+
+def _check_tree(text: str, tokens: list[_Token], dialect: str) -> None:
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import ParseError, TokenError
+
+    grammar = sqlglot.Dialect.get_or_raise({"postgresql": "postgres"}.get(dialect, dialect))
+    try:
+        read = grammar.tokenize(text)
+        trees = grammar.parser().parse(read, text)
+    except (ParseError, TokenError) as error:
+        raise SqlRefused(_not_understood(error)) from None
+    except RecursionError:
+        raise SqlRefused("The query is nested too deeply to be checked.") from None
+    ours = {(token.start, token.end) for token in tokens if token.kind in {"string", "name"}}
+    theirs = {(each.start, each.end + 1) for each in read if each.token_type in _quoted_types()}
+    if ours != theirs:
+        raise SqlRefused(
+            "It is not certain where a string in the query ends; write it as plain '...'."
+        )
+    if len(trees) != 1 or trees[0] is None:
+        raise SqlRefused("There are two statements; a query is one SELECT.")
+    tree = trees[0]
+    if not isinstance(tree, exp.Query) or isinstance(tree, exp.Values | exp.Table):
+        raise SqlRefused(f"{_named(tree)} is not a query; write SELECT ... or WITH ... SELECT ...")
+    for node in tree.walk():
+        if (reason := _objection(node)) is not None:
+            raise SqlRefused(reason)
+    _check_functions(text, tokens, dialect, _alias_positions(tree))
+
+
+def _quoted_types() -> set[Any]:
+    from sqlglot.tokens import TokenType
+
+    return {
+        TokenType.STRING,
+        TokenType.BYTE_STRING,
+        TokenType.NATIONAL_STRING,
+        TokenType.BIT_STRING,
+        TokenType.HEX_STRING,
+        TokenType.UNICODE_STRING,
+        TokenType.RAW_STRING,
+        TokenType.HEREDOC_STRING,
+        TokenType.IDENTIFIER,
+    }
+
+
+def _not_understood(error: Exception) -> str:
+    places = getattr(error, "errors", None)
+    if not places:
+        return "The query cannot be read as SQL; check its quotes and parentheses."
+    first = places[0]
+    near = f" near {first['highlight']!r}" if first.get("highlight") else ""
+    return f"The query cannot be read as SQL: {first['description'].rstrip('.')}{near} (line {first['line']})"
+
+
+def _objection(node: "exp.Expr") -> str | None:
+    from sqlglot import exp
+
+    writes = (exp.DML, exp.DDL, exp.Copy, exp.TruncateTable, exp.Drop, exp.Alter, exp.LoadData)
+    if isinstance(node, writes) and not isinstance(node, exp.Query):
+        return f"{_named(node)} changes data; a query may only read. Write it as SELECT ..."
+    if isinstance(node, exp.Into | exp.Lock):
+        return "INTO and FOR UPDATE are refused; a query only reads and returns."
+    commands = (exp.Command, exp.Set, exp.SetItem, exp.Transaction, exp.Commit, exp.Rollback)
+    if isinstance(node, (*commands, exp.Use, exp.Kill, exp.Pragma, exp.Describe, exp.Show)):
+        return f"{_named(node)} is a command and not part of a query."
+    if isinstance(node, exp.Placeholder) and node.name != "index_values":
+        name = node.name or "?"
+        return f"The placeholder :{name} is not known; give values as {{{{ {name} }}}}."
+    return None
+
+
+def _named(node: "exp.Expr") -> str:
+    """A statement as its writer would call it."""
+    words = re.findall(r"[A-Z][a-z]*", type(node).__name__)
+    name = " ".join(words).upper()
+    return str(node.this).upper() if name == "COMMAND" else name
+
+
+def _alias_positions(tree: "exp.Expr") -> set[int]:
+    """Where names begin that have a list of column names in parentheses: WITH t(a, b) AS ..."""
+    from sqlglot import exp
+
+    found = set()
+    for alias in tree.find_all(exp.TableAlias):
+        if alias.args.get("columns") and isinstance(alias.this, exp.Identifier):
+            found.add(alias.this.meta.get("start"))
+    return found
+
+
+def _check_functions(text: str, tokens: list[_Token], dialect: str, aliases: set[int]) -> None:
+    allowed, syntax = FUNCTIONS[dialect], SYNTAX[dialect]
+    for number, (token, following) in enumerate(pairwise(tokens)):
+        if following.text != "(" or token.kind not in {"word", "name"} or token.start in aliases:
+            continue
+        qualified = number > 1 and tokens[number - 1].text == "."
+        if token.upper in syntax and not qualified:
+            continue
+        name = token.text if token.kind == "word" else token.text[1:-1]
+        if token.kind == "word" or dialect == "mysql":
+            name = name.lower()
+        schema = tokens[number - 2].text.lower() if qualified else "pg_catalog"
+        if name not in allowed or schema != "pg_catalog":
+            shown = f"{tokens[number - 2].text}.{name}" if qualified else name
+            raise SqlRefused(
+                f"The function {shown} is not among those that a query may call: the usual "
+                "functions that compute from their arguments, and none that reads files, waits, "
+                f"connects or changes settings.{_line(text, token.start)}"
+            )
+
+
+# --- templates -------------------------------------------------------------------------------
+
+_FILTERS = (
+    "abs", "count", "d", "default", "first", "float", "int", "last", "length", "list", "lower",
+    "max", "min", "sort", "string", "trim", "unique", "upper",
+)  # fmt: skip
+
+
+class _Unknown:
+    """A value that is given later; stands for any when a query is judged before."""
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A template's output: SQL text with markers, and the value of each."""
+
+    text: str
+    values: dict[str, Any]
+
+    def filled(self, dialect: str) -> str:
+        """The text with each marker replaced by a literal, or by text within a string."""
+        if not self.values:
+            return self.text
+        writer = _WRITERS[dialect]
+        marker = re.compile("|".join(map(re.escape, self.values)))
+        pieces, position = [], 0
+        for token in _scan(self.text, dialect):
+            if not marker.search(token.text):
+                continue
+            pieces.append(self.text[position : token.start])
+            position = token.end
+            if token.kind == "string":
+                pieces.append(
+                    marker.sub(
+                        lambda found, opening=token.text: writer.within(
+                            opening, _text(self.values[found[0]])
+                        ),
+                        token.text,
+                    )
+                )
+            elif token.kind == "word" and token.text in self.values:
+                pieces.append(writer.literal(self.values[token.text]))
+            else:
+                raise SqlRefused(
+                    "A value {{ ... }} can stand for a value or within a string '...', not as or "
+                    f"in a name.{_line(self.text, token.start)}"
+                )
+        # Markers in comments go with their comments.
+        return "".join(pieces) + self.text[position:]
+
+
+class _Template:
+    """Jinja2 without anything that could run long, grow large or reach out.
+
+    Expressions, filters from a short list, `if`, and `for` that is not nested. No calls, no
+    assignments, no macros: without them output and time are bounded by the text and the values.
+    """
+
+    def __init__(self, params: Mapping[str, Any], *, lenient: bool) -> None:
+        self.params = params
+        self.lenient = lenient
+        self.values: dict[str, Any] = {}
+        self.stem = f"value_{secrets.token_hex(8)}_"
+
+    def render(self, text: str) -> "_Rendered | None":
+        """None when lenient and a name that is not known yet decides what the text is."""
+        if len(text) > MAX_QUERY:
+            raise SqlRefused(f"The query is longer than {MAX_QUERY:,} characters.")
+        if not re.search(r"\{[{%#]", text):
+            return _Rendered(text, {})
+        import jinja2
+
+        try:
+            environment = self._environment()
+            self._check(environment.parse(text), in_loop=False)
+            output = "".join(self._bounded(environment.from_string(text)))
+        except jinja2.TemplateSyntaxError as error:
+            raise SqlRefused(f"The template: {error.message} (line {error.lineno})") from None
+        except jinja2.UndefinedError as error:
+            if self.lenient:
+                return None
+            there = ", ".join(sorted(map(str, self.params))) or "nothing"
+            raise SqlRefused(
+                f"The template: {error.message}; query_template_params defines {there}.",
+                field="query_template_params",
+            ) from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise SqlRefused(f"The template cannot be rendered: {error}.") from None
+        return _Rendered(output, self.values)
+
+    def _environment(self) -> "jinja2.Environment":
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        class Bounded(ImmutableSandboxedEnvironment):
+            intercepted_binops = frozenset({"*", "**", "%"})
+
+            def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+                # 'x' * 10**9, 9**9**9 and '%999999999d' % 1 cost no text to write.
+                if not all(
+                    isinstance(side, int | float) and abs(side) < 1e9 for side in (left, right)
+                ):
+                    raise ValueError(f"{operator} is for numbers below a billion")
+                if operator == "**" and abs(right) > 64:
+                    raise ValueError("the exponent is above 64")
+                return super().call_binop(context, operator, left, right)
+
+        environment = Bounded(
+            undefined=jinja2.ChainableUndefined if self.lenient else jinja2.StrictUndefined,
+            finalize=self._marker,
+            autoescape=False,  # this is SQL: the markers are its escaping
+        )
+        environment.globals.clear()
+        environment.filters = {name: environment.filters[name] for name in _FILTERS}
+        return environment
+
+    def _marker(self, value: Any) -> str:
+        import jinja2
+
+        if isinstance(value, jinja2.Undefined):
+            if not self.lenient:
+                str(value)  # raises, naming it
+            value = _Unknown()
+        marker = f"{self.stem}{len(self.values)}_"
+        self.values[marker] = value
+        return marker
+
+    def _bounded(self, template: "jinja2.Template") -> Iterator[str]:
+        size = 0
+        for piece in template.generate(**{str(name): value for name, value in self.params.items()}):
+            size += len(piece)
+            if size > MAX_RENDERED:
+                raise SqlRefused(f"The template renders more than {MAX_RENDERED:,} characters.")
+            yield piece
+
+    def _check(self, node: Any, *, in_loop: bool) -> None:
+        from jinja2 import nodes
+
+        refused = (
+            nodes.Call, nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock,
+            nodes.FilterBlock, nodes.Block, nodes.Include, nodes.Import, nodes.FromImport,
+            nodes.Extends, nodes.With, nodes.ScopedEvalContextModifier, nodes.EvalContextModifier,
+        )  # fmt: skip
+        is_loop = isinstance(node, nodes.For)
+        if isinstance(node, refused) or (is_loop and (in_loop or node.recursive)):
+            what = "a loop in a loop" if is_loop else type(node).__name__.lower()
+            raise SqlRefused(
+                f"Templates have {{{{ values }}}}, filters, if and for, but not {what} "
+                f"(line {node.lineno})."
+            )
+        for child in node.iter_child_nodes():
+            self._check(child, in_loop=in_loop or is_loop)
+
+
+# --- writing values --------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    """A value within a string."""
+    match value:
+        case _Unknown():
+            return "0"
+        case None | list() | tuple() | dict():
+            raise SqlRefused(
+                f"A value within '...' must be text, a number or a time, not {value!r:.40}.",
+                field="query_template_params",
+            )
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return value.isoformat(sep=" ")
+        case date():
+            return value.isoformat()
+    return str(value)
+
+
+class _Writer:
+    """How a dialect spells values."""
+
+    def literal(self, value: Any) -> str:
+        """A value as SQL; a list as its members with commas."""
+        match value:
+            case None:
+                return "NULL"
+            case bool():
+                return "TRUE" if value else "FALSE"
+            case int() | Decimal() | float():
+                text = str(value)
+                if not re.fullmatch(r"-?[0-9.]+([eE][-+]?[0-9]+)?", text):
+                    raise SqlRefused(
+                        f"{text} cannot be written as a number.", field="query_template_params"
+                    )
+                # Bare, `a -{{ n }}` would become the comment --5.
+                return f"({text})" if text.startswith("-") else text
+            case list() | tuple():
+                return ", ".join(self.literal(member) for member in value) or "NULL"
+            case dict():
+                raise SqlRefused(
+                    "An object cannot be a value in a query; name one of its members.",
+                    field="query_template_params",
+                )
+        return self.quoted(_text(value))
+
+    def quoted(self, text: str) -> str:
+        return f"'{self.within(chr(39), text)}'"
+
+    def within(self, opening: str, text: str) -> str:
+        """`text` as it must stand within a string that begins like `opening`."""
+        raise NotImplementedError
+
+    def index_values(self, values: "pa.Array | pa.ChunkedArray", type_name: str | None) -> str:
+        """What stands in the parentheses of IN for these values."""
+        raise NotImplementedError
+
+
+def _distinct(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # of no chunks, in some versions
+        values = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.drop_null().unique()
+
+
+def _refuse_nul(text: str) -> None:
+    if "\0" in text:
+        raise SqlRefused("A value contains the character NUL.", field="query_template_params")
+
+
+class _PostgreSQL(_Writer):
+    # Types that a result holds as text or float64 and that do not compare with those.
+    OWN_TYPES = frozenset(
+        {"uuid", "macaddr", "macaddr8", "inet", "cidr", "numeric", "oid", "bpchar", "timetz"}
+    )
+
+    def within(self, opening: str, text: str) -> str:
+        _refuse_nul(text)
+        if opening[0] in "eE":
+            text = text.replace("\\", "\\\\")
+        return text.replace("'", "''")
+
+    def index_values(self, values: "pa.Array | pa.ChunkedArray", type_name: str | None) -> str:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        values = _distinct(values)
+        name = type_name if type_name in self.OWN_TYPES else self.array_type(values.type)
+        text = values.cast(pa.string())
+        if not _is_number(values.type):
+            text = pc.replace_substring(pc.replace_substring(text, "\\", "\\\\"), '"', '\\"')
+            text = pc.binary_join_element_wise('"', text, '"', "")
+        members = ",".join(text.to_pylist())
+        return f"SELECT unnest({self.quoted('{' + members + '}')}::{name}[])"
+
+    def array_type(self, type_: "pa.DataType") -> str:
+        import pyarrow as pa
+
+        names = {
+            pa.bool_(): "boolean",
+            pa.uint64(): "numeric",
+            pa.uint32(): "bigint",
+            pa.int64(): "bigint",
+            pa.float32(): "real",
+            pa.float64(): "double precision",
+            pa.string(): "text",
+            pa.large_string(): "text",
+            pa.date32(): "date",
+        }
+        if type_ in names:
+            return names[type_]
+        if pa.types.is_integer(type_):
+            return "integer"
+        if pa.types.is_timestamp(type_):
+            return "timestamptz" if type_.tz else "timestamp"
+        if pa.types.is_decimal(type_):
+            return "numeric"
+        if pa.types.is_time(type_):
+            return "time"
+        raise SqlRefused(f"Values of the type {type_} cannot be :index_values.")
+
+
+class _MySQL(_Writer):
+    def within(self, opening: str, text: str) -> str:
+        _refuse_nul(text)
+        quote = '"' if opening[0] == '"' else "'"
+        return text.replace("\\", "\\\\").replace(quote, quote * 2)
+
+    def index_values(self, values: "pa.Array | pa.ChunkedArray", type_name: str | None) -> str:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        del type_name  # MySQL compares text with every type of its own
+        values = _distinct(values)
+        if pa.types.is_timestamp(values.type) and values.type.tz:
+            values = values.cast(pa.timestamp(values.type.unit))  # the session is in UTC
+        if pa.types.is_floating(values.type):
+            values = values.filter(pc.is_finite(values))
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
+        if not len(values):
+            return "SELECT NULL FROM DUAL WHERE 1 = 0"
+        texts = values.cast(pa.string()).to_pylist()
+        return ",".join(texts if _is_number(values.type) else map(self.quoted, texts))
+
+
+def _is_number(type_: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+_WRITERS: dict[str, _Writer] = {"postgresql": _PostgreSQL(), "mysql": _MySQL()}
