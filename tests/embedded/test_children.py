@@ -109,7 +109,7 @@ def test_a_single_command_must_succeed(family: Children, said: Said) -> None:
     child.raw = True
     family.run_to_end(child)
     assert said == ["the password"]
-    with pytest.raises(CannotStart, match=r"(?s)setup ended with exit status 1.*ValueError: no"):
+    with pytest.raises(CannotStart, match=r"(?s)setup ended with exit status 1;.*ValueError: no"):
         family.run_to_end(python("setup", "raise ValueError('no')"))
 
 

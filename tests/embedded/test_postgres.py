@@ -173,6 +173,15 @@ def test_a_moved_home_keeps_its_database_and_a_copied_one_is_refused(
         Cluster(copy).prepare()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside the home")
+def test_a_deleted_home_leaves_a_cluster_that_is_named(
+    scratch_cluster: Cluster, home: Home
+) -> None:
+    scratch_cluster.prepare()
+    (home.path / "secrets.json").unlink()
+    assert Cluster(home).abandoned() == [scratch_cluster.folder]
+
+
 def test_a_missing_wheel_names_the_settings_that_replace_it(
     scratch_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,9 +110,11 @@ class Child:
     @property
     def end(self) -> str:
         """How it ended and the last that it said."""
-        said = [line for line in self.last_lines if line.strip()]
+        said = [line for line in self.last_lines if line.strip()] or ["(nothing)"]
         if any("No space left on device" in line for line in said):
             return f"{self.end_in_short} because the disk is full: free some space."
+        if self.raw:
+            return f"{self.end_in_short}: {said[-1].strip()}"  # the rest was shown
         return f"{self.end_in_short}; its last lines:\n  " + "\n  ".join(said[-8:])
 
 

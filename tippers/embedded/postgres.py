@@ -91,6 +91,15 @@ class Cluster:
     def superuser_url(self) -> str:
         return self.url("postgres", SUPERUSER)
 
+    def abandoned(self) -> list[Path]:
+        """Clusters outside the home that a deleted state folder at the same place has left."""
+        notes = SYSTEM_STATE.glob("*/home") if self.account else ()
+        return [
+            note.parent
+            for note in notes
+            if note.parent != self.folder and note.read_text() == str(self.home.path)
+        ]
+
     def prepare(self) -> Child:
         """See that the cluster exists and is not in use; what to start comes back."""
         binaries = _binaries(copied=self.account is not None)
@@ -228,10 +237,11 @@ class Cluster:
             self.folder.chmod(0o711 if self.account else 0o700)
         except OSError as error:
             raise CannotStart(f"{explain(error)} Otherwise {INSTEAD}.") from error
-        self._claim_folder()
+        if self.account:
+            self._claim_folder()
 
     def _claim_folder(self) -> None:
-        """Under root the cluster is found by the home's id: follow a moved home, refuse a copy."""
+        """Outside the home it is found by the home's id: follow a moved home, refuse a copy."""
         note = self.folder / "home"
         noted = Path(note.read_text()) if note.exists() else self.home.path
         is_copy = noted != self.home.path and (noted / "secrets.json").exists()

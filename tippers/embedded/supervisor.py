@@ -146,6 +146,8 @@ class Supervisor:
             redis_url=broker.url if broker else "",
         )
         self.home.write_stack(stack)
+        for folder in cluster.abandoned() if cluster else ():
+            say(f"{folder} holds the database of a deleted {self.home.path}: delete it if unneeded")
         foundations = [part.prepare() for part in (broker, cluster) if part]
         for child in foundations:
             say(f"Starting the embedded {child.name}")
