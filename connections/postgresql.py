@@ -197,7 +197,8 @@ _TYPE = b"POSTGRESQL:type"
 
 
 def _type_name(field: "pa.Field") -> str:
-    return (field.metadata or {}).get(_TYPE, b"").decode()
+    name: bytes = (field.metadata or {}).get(_TYPE, b"")
+    return name.decode()
 
 
 def _source_type(field: "pa.Field", cast: str | None) -> dict[bytes, bytes] | None:

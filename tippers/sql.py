@@ -51,9 +51,11 @@ def judge(sql: str, dialect: str, params: Mapping[str, Any] | None = None) -> No
 
     `dialect` is `postgresql` or `mysql`. A name that `params` lacks may still be given later.
     """
-    rendered = _Template(params or {}, lenient=True).render(sql)
-    if rendered is not None:
-        _judged(rendered, dialect)
+    try:
+        rendered = _Template(params or {}, lenient=True).render(sql)
+    except _UndecidedError:
+        return
+    _judged(rendered, dialect)
 
 
 def render(
@@ -70,8 +72,7 @@ def render(
     empty array giving an empty list. `index_type` is the database's own name of the type where
     Arrow has text for it (`uuid`, `macaddr`, `inet`; `source_type` in the metadata of the field).
     """
-    rendered = _Template(params or {}, lenient=False).render(sql)
-    judged = _judged(rendered or "", dialect)
+    judged = _judged(_Template(params or {}, lenient=False).render(sql), dialect)
     if not judged.places:
         return judged.text
     if index_values is None:
@@ -305,7 +306,7 @@ def _check_tree(text: str, tokens: list[_Token], dialect: str) -> None:
     if len(trees) != 1 or trees[0] is None:
         raise SqlRefused("There are two statements; a query is one SELECT.")
     tree = trees[0]
-    if not isinstance(tree, exp.Query) or isinstance(tree, exp.Values | exp.Table):
+    if not isinstance(tree, exp.Query):
         raise SqlRefused(f"{_named(tree)} is not a query; write SELECT ... or WITH ... SELECT ...")
     for node in tree.walk():
         if (reason := _objection(node)) is not None:
@@ -314,7 +315,7 @@ def _check_tree(text: str, tokens: list[_Token], dialect: str) -> None:
 
 
 def _quoted_types() -> set[Any]:
-    from sqlglot.tokens import TokenType
+    from sqlglot.tokenizer_core import TokenType
 
     return {
         TokenType.STRING,
@@ -342,7 +343,7 @@ def _objection(node: "exp.Expr") -> str | None:
     from sqlglot import exp
 
     writes = (exp.DML, exp.DDL, exp.Copy, exp.TruncateTable, exp.Drop, exp.Alter, exp.LoadData)
-    if isinstance(node, writes) and not isinstance(node, exp.Query):
+    if isinstance(node, writes):
         return f"{_named(node)} changes data; a query may only read. Write it as SELECT ..."
     if isinstance(node, exp.Into | exp.Lock):
         return "INTO and FOR UPDATE are refused; a query only reads and returns."
@@ -366,11 +367,11 @@ def _alias_positions(tree: "exp.Expr") -> set[int]:
     """Where names begin that have a list of column names in parentheses: WITH t(a, b) AS ..."""
     from sqlglot import exp
 
-    found = set()
-    for alias in tree.find_all(exp.TableAlias):
-        if alias.args.get("columns") and isinstance(alias.this, exp.Identifier):
-            found.add(alias.this.meta.get("start"))
-    return found
+    return {
+        int(alias.this.meta["start"])
+        for alias in tree.find_all(exp.TableAlias)
+        if alias.args.get("columns") and isinstance(alias.this, exp.Identifier)
+    }
 
 
 def _check_functions(text: str, tokens: list[_Token], dialect: str, aliases: set[int]) -> None:
@@ -402,6 +403,10 @@ _FILTERS = (
 )  # fmt: skip
 
 
+class _UndecidedError(Exception):
+    pass
+
+
 class _Unknown:
     """A value that is given later; stands for any when a query is judged before."""
 
@@ -426,14 +431,11 @@ class _Rendered:
             pieces.append(self.text[position : token.start])
             position = token.end
             if token.kind == "string":
-                pieces.append(
-                    marker.sub(
-                        lambda found, opening=token.text: writer.within(
-                            opening, _text(self.values[found[0]])
-                        ),
-                        token.text,
-                    )
-                )
+                parts = re.split(f"({marker.pattern})", token.text)
+                parts[1::2] = [
+                    writer.within(token.text, _text(self.values[m])) for m in parts[1::2]
+                ]
+                pieces += parts
             elif token.kind == "word" and token.text in self.values:
                 pieces.append(writer.literal(self.values[token.text]))
             else:
@@ -458,8 +460,8 @@ class _Template:
         self.values: dict[str, Any] = {}
         self.stem = f"value_{secrets.token_hex(8)}_"
 
-    def render(self, text: str) -> "_Rendered | None":
-        """None when lenient and a name that is not known yet decides what the text is."""
+    def render(self, text: str) -> _Rendered:
+        """The output; _UndecidedError when lenient and the text depends on what is not known yet."""
         if len(text) > MAX_QUERY:
             raise SqlRefused(f"The query is longer than {MAX_QUERY:,} characters.")
         if not re.search(r"\{[{%#]", text):
@@ -474,7 +476,7 @@ class _Template:
             raise SqlRefused(f"The template: {error.message} (line {error.lineno})") from None
         except jinja2.UndefinedError as error:
             if self.lenient:
-                return None
+                raise _UndecidedError from None
             there = ", ".join(sorted(map(str, self.params))) or "nothing"
             raise SqlRefused(
                 f"The template: {error.message}; query_template_params defines {there}.",
