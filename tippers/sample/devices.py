@@ -51,10 +51,27 @@ CLOCK = Query(
                      AND EXTRACT(HOUR FROM start_time) >= 9
                      AND EXTRACT(HOUR FROM start_time) < 21
                     THEN 1.0 ELSE 0.0 END) AS working_share,
-           COUNT(DISTINCT space_id) AS rooms,
-           STRING_AGG(DISTINCT TO_CHAR(start_time, 'HH24'), ' ') AS hours_seen
+           COUNT(DISTINCT space_id) AS rooms
     FROM user_ap_trajectory
     WHERE mac_address IN (:index_values)
+    GROUP BY mac_address
+    """,
+)
+RHYTHM = Query(
+    "rhythm",
+    """
+    WITH per_hour AS (
+        SELECT mac_address, TO_CHAR(start_time, 'HH24') AS hour, COUNT(*) AS sessions,
+               SUM(COUNT(*)) OVER (PARTITION BY mac_address) AS all_sessions
+        FROM user_ap_trajectory
+        WHERE mac_address IN (:index_values)
+        GROUP BY mac_address, TO_CHAR(start_time, 'HH24')
+    )
+    SELECT mac_address,
+           MAX(all_sessions) AS sessions,
+           STRING_AGG(CASE WHEN sessions >= 0.02 * all_sessions THEN hour END, ' ' ORDER BY hour)
+               AS usual_hours
+    FROM per_hour
     GROUP BY mac_address
     """,
 )
@@ -64,6 +81,8 @@ PRESENCE = Query(
     SELECT mac_address,
            COUNT(DISTINCT start_time::date) AS days_seen,
            COUNT(*) * 1.0 / COUNT(DISTINCT start_time::date) AS sessions_per_day,
+           COUNT(DISTINCT start_time::date) * 1.0
+               / (MAX(start_time::date) - MIN(start_time::date) + 1) AS share_of_days,
            COUNT(DISTINCT space_id) AS rooms,
            COUNT(DISTINCT space_id) * 1.0 / COUNT(DISTINCT start_time::date) AS rooms_per_day
     FROM user_ap_trajectory
@@ -92,28 +111,43 @@ ROAMING = Query(
 ALL = ("STATIC", "LAPTOP", "PHONE")
 LABELING_FUNCTIONS = (
     Regex(
-        "connects_in_every_hour_of_the_night", "clock", "hours_seen", "^00 01 02 03 04 05", "STATIC"
+        "usual_at_every_hour_of_the_night", "rhythm", "usual_hours", "^00 01 02 03 04 05", "STATIC"
     ),
-    Template("sessions_of_hours", "session_lengths", "mean_minutes", ">=", 150, "STATIC"),
+    Template("sessions_of_hours", "session_lengths", "mean_minutes", ">=", 200, "STATIC"),
     Custom(
         "nights_and_weekends_like_any_day",
         "clock",
         ("STATIC",),
         """
 def labeling_function(row):
-    if row['sessions'] >= 20 and row['night_share'] >= 0.15 and row['weekend_share'] >= 0.2:
+    if row['sessions'] < 20:
+        return ABSTAIN
+    if row['night_share'] >= 0.15 and row['weekend_share'] >= 0.2:
         return STATIC
     return ABSTAIN
 """,
     ),
     Custom(
-        "stands_in_one_room",
-        "places",
+        "there_every_single_day",
+        "presence",
         ("STATIC",),
         """
 def labeling_function(row):
-    if row['sessions'] >= 60 and row['main_room_share'] >= 0.95:
+    if row['days_seen'] >= 10 and row['share_of_days'] >= 0.95 and row['rooms'] <= 6:
         return STATIC
+    return ABSTAIN
+""",
+    ),
+    Custom(
+        "main_room",
+        "places",
+        ("STATIC", "PHONE"),
+        """
+def labeling_function(row):
+    if row['sessions'] >= 150 and row['main_room_share'] >= 0.9:
+        return STATIC
+    if row['sessions'] >= 10 and row['main_room_share'] < 0.35 and row['rooms'] >= 4:
+        return PHONE
     return ABSTAIN
 """,
     ),
@@ -155,7 +189,7 @@ def labeling_function(row):
         ("LAPTOP",),
         """
 def labeling_function(row):
-    if row['sessions'] < 10:
+    if row['sessions'] < 20:
         return ABSTAIN
     if row['rooms'] <= 6 and row['night_share'] < 0.06 and row['working_share'] >= 0.6:
         return LAPTOP
@@ -163,7 +197,7 @@ def labeling_function(row):
 """,
     ),
 )
-RULES = (SESSION_LENGTHS, PLACES, CLOCK, PRESENCE, ROAMING)
+RULES = (SESSION_LENGTHS, PLACES, CLOCK, RHYTHM, PRESENCE, ROAMING)
 FEATURES = (
     Query(
         "session_minutes",
