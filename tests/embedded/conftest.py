@@ -1,6 +1,5 @@
 """A scratch home per test, and one cluster that the tests which only use it share."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +27,14 @@ def scratch_cluster(home: Home) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running cluster."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose first start was cut short before, so that it had to begin anew."""
     home = Home(tmp_path_factory.mktemp("shared") / "home")
     home.prepare()
     cluster = Cluster(home)
+    unfinished = cluster.folder / "data.new"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18")
     cluster.start()
     yield cluster
     cluster.stop()
@@ -40,6 +42,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def as_ordinary_user() -> tuple[int, int]:
-    """User and group to become where the tests run as root; their own otherwise."""
-    return (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+def cluster(shared: Cluster) -> Cluster:
+    """A running cluster; a test may have stopped or killed it."""
+    if shared.process is None or shared.process.poll() is not None:
+        shared.start()
+    return shared

@@ -82,15 +82,14 @@ def test_the_reader_enters_no_other_database(cluster: Cluster, database: str) ->
         ask(cluster.url(database, postgres.READER), "SELECT 1")
 
 
-def test_data_and_port_survive_a_restart(scratch_cluster: Cluster, home: Home) -> None:
-    scratch_cluster.start()
-    ask(scratch_cluster.tippers_db_url, "CREATE TABLE kept AS SELECT 7 AS seven")
-    scratch_cluster.stop()
-    again = Cluster(home, scratch_cluster.port)
+def test_data_and_port_survive_a_restart(cluster: Cluster) -> None:
+    ask(cluster.tippers_db_url, "CREATE TABLE survives AS SELECT 7 AS seven")
+    cluster.stop()
+    again = Cluster(cluster.home, cluster.port)
     again.start()
     try:
-        assert again.port == scratch_cluster.port
-        assert ask(again.tippers_reader_url, "SELECT seven FROM kept") == [(7,)]
+        assert again.port == cluster.port
+        assert ask(again.tippers_reader_url, "SELECT seven FROM survives") == [(7,)]
     finally:
         again.stop()
 
@@ -103,49 +102,35 @@ def test_it_moves_when_somebody_else_has_its_port(home: Home) -> None:
         assert Cluster(home, taken).port != taken
 
 
-def test_it_recovers_what_was_committed_before_a_kill(scratch_cluster: Cluster) -> None:
-    scratch_cluster.start()
-    ask(scratch_cluster.tippers_db_url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
-    process = scratch_cluster.process
-    assert process is not None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (scratch_cluster.data / "postmaster.pid").exists()
-    scratch_cluster.start()
-    assert ask(scratch_cluster.tippers_db_url, "SELECT sum(n) FROM kept") == [(500500,)]
+def test_it_recovers_what_was_committed_before_a_kill(cluster: Cluster) -> None:
+    ask(cluster.tippers_db_url, "CREATE TABLE committed AS SELECT generate_series(1, 1000) AS n")
+    assert cluster.process is not None
+    os.killpg(cluster.process.pid, signal.SIGKILL)
+    cluster.process.wait()
+    assert (cluster.data / "postmaster.pid").exists()
+    cluster.start()
+    assert ask(cluster.tippers_db_url, "SELECT sum(n) FROM committed") == [(500500,)]
 
 
-def test_a_stale_pid_that_another_process_has_now_is_no_obstacle(scratch_cluster: Cluster) -> None:
-    scratch_cluster.start()
-    scratch_cluster.stop()
-    pid_file = scratch_cluster.data / "postmaster.pid"
-    pid_file.write_text(f"{os.getpid()}\n{scratch_cluster.data}\n")
-    if scratch_cluster.account:
-        os.chown(pid_file, scratch_cluster.account.uid, scratch_cluster.account.gid)
-    scratch_cluster.start()
-    assert ask(scratch_cluster.database_url, "SELECT 1") == [(1,)]
+def test_a_stale_pid_that_another_process_has_now_is_no_obstacle(cluster: Cluster) -> None:
+    cluster.stop()
+    pid_file = cluster.data / "postmaster.pid"
+    pid_file.write_text(f"{os.getpid()}\n{cluster.data}\n")
+    if cluster.account:
+        os.chown(pid_file, cluster.account.uid, cluster.account.gid)
+    cluster.start()
+    assert ask(cluster.database_url, "SELECT 1") == [(1,)]
 
 
-def test_a_first_start_that_was_cut_short_begins_anew(scratch_cluster: Cluster) -> None:
-    unfinished = scratch_cluster.folder / "data.new"
-    unfinished.mkdir(parents=True)
-    (unfinished / "PG_VERSION").write_text("18")
-    scratch_cluster.start()
-    assert ask(scratch_cluster.database_url, "SELECT 1") == [(1,)]
-
-
-def test_the_data_are_private_and_no_parent_folder_changes(
-    scratch_cluster: Cluster, home: Home
-) -> None:
-    parents = [parent for parent in home.path.parents if parent != Path("/")]
-    before = [stat.S_IMODE(parent.stat().st_mode) for parent in parents]
-    scratch_cluster.start()
-    assert [stat.S_IMODE(parent.stat().st_mode) for parent in parents] == before
-    assert stat.S_IMODE(scratch_cluster.data.stat().st_mode) == 0o700
-    assert not (scratch_cluster.folder / "password").exists()
-    if scratch_cluster.account:
-        assert scratch_cluster.data.stat().st_uid == scratch_cluster.account.uid != 0
-        assert scratch_cluster.folder.stat().st_uid == 0
+def test_the_data_are_private_and_no_parent_folder_was_opened(cluster: Cluster) -> None:
+    assert stat.S_IMODE(cluster.home.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(cluster.home.path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(cluster.data.stat().st_mode) == 0o700
+    assert not (cluster.folder / "password").exists()
+    assert not (cluster.folder / "data.new").exists()
+    if cluster.account:
+        assert cluster.data.stat().st_uid == cluster.account.uid != 0
+        assert cluster.folder.stat().st_uid == 0
 
 
 def test_a_full_disk_is_told_with_its_folder(
@@ -161,23 +146,22 @@ def test_a_full_disk_is_told_with_its_folder(
 def test_a_moved_home_keeps_its_database_and_a_copied_one_is_refused(
     scratch_cluster: Cluster, home: Home, tmp_path: Path
 ) -> None:
-    scratch_cluster.start()
-    scratch_cluster.stop()
+    scratch_cluster._make_folder()
     moved = Home(home.path.rename(tmp_path / "moved"))
     assert Cluster(moved).folder == scratch_cluster.folder
-    Cluster(moved).prepare()
+    Cluster(moved)._make_folder()
     copy = Home(tmp_path / "copy")
     copy.prepare()
     (copy.path / "secrets.json").write_text((moved.path / "secrets.json").read_text())
     with pytest.raises(CannotStart, match="is a copy of"):
-        Cluster(copy).prepare()
+        Cluster(copy)._make_folder()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps clusters outside the home")
 def test_a_deleted_home_leaves_a_cluster_that_is_named(
     scratch_cluster: Cluster, home: Home
 ) -> None:
-    scratch_cluster.prepare()
+    scratch_cluster._make_folder()
     (home.path / "secrets.json").unlink()
     assert Cluster(home).abandoned() == [scratch_cluster.folder]
 
@@ -190,9 +174,7 @@ def test_a_missing_wheel_names_the_settings_that_replace_it(
         scratch_cluster.start()
 
 
-def test_a_user_without_a_name_is_told_so(
-    scratch_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     with pytest.raises(CannotStart, match="has no entry in the system's user list"):
         postgres._require_a_passwd_entry()
