@@ -22,6 +22,8 @@ def _own_storage(settings: Settings, tmp_path: Path) -> None:
         "OPTIONS": {"location": str(tmp_path / "storage")},
     }
     settings.STORAGES = {**settings.STORAGES, "default": default}
+    # Hashing a password is slow on purpose, and almost every test makes users.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     cache.clear()
 
 
