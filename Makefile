@@ -25,9 +25,9 @@ test: $(VENV)/installed-dev  ## run every test
 	@$(RUN) -m pytest
 
 lint: $(VENV)/installed-dev  ## check style, types, import directions, settings and migrations
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy .
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy .
 	$(VENV)/bin/lint-imports
 	$(RUN) manage.py check
 	$(RUN) manage.py makemigrations --check --dry-run
