@@ -111,12 +111,10 @@ def _made(run: RunHandle, batch: Batch) -> list[Made]:
         },
     )
     settled = chunks.is_settled(batch.place.window, batch.claimed_at)
-    parts: dict[int, _Part] = {}
+    parts = _stored_below(batch.held, below)
     made = []
     for chunk in batch.held:
-        parts_below = [
-            parts.get(known.space_id) or _stored(known) for known in below[chunk.space_id]
-        ]
+        parts_below = [parts[known.space_id] for known in below[chunk.space_id]]
         connections = added_up(
             [
                 binned.connections.get(chunk.space_id, Bins.none()),
@@ -154,15 +152,27 @@ def _with_all_below(space_ids: list[int], below: Mapping[int | None, list[Known]
     return found
 
 
-def _stored(known: Known) -> _Part:
-    """A chunk that is complete already, from its file."""
-    chunk = OccupancySpaceChunk.objects.get(chunk_id=known.chunk_id)
-    table = storage.read_table(
-        chunks.storage_key(chunk), ["interval_begin_time", "number_connections"]
-    )
-    begin = table["interval_begin_time"].cast(pa.int64()).to_numpy() // 1_000_000
-    connections = Bins(begin, table["number_connections"].to_numpy())
-    return _Part(chunk.space_id, connections, chunk.content_hash or "", chunk.provisional)
+def _stored_below(
+    held: list[OccupancySpaceChunk], below: Mapping[int | None, list[Known]]
+) -> dict[int, _Part]:
+    """By space: the chunks below those held that are complete already, from their files."""
+    of_batch = {chunk.space_id for chunk in held}
+    needed = [
+        known.chunk_id
+        for chunk in held
+        for known in below.get(chunk.space_id, [])
+        if known.space_id not in of_batch
+    ]
+    parts = {}
+    for chunk in OccupancySpaceChunk.objects.filter(chunk_id__in=needed):
+        table = storage.read_table(chunks.storage_key(chunk), SCHEMA.names[:2])
+        connections = Bins(
+            begin=table[0].cast(pa.int64()).to_numpy() // 1_000_000, count=table[1].to_numpy()
+        )
+        parts[chunk.space_id] = _Part(
+            chunk.space_id, connections, chunk.content_hash or "", chunk.provisional
+        )
+    return parts
 
 
 def _table(connections: Bins, devices: Bins) -> pa.Table:

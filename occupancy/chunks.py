@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -21,9 +21,11 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from occupancy.models import OccupancySpaceChunk, Status
-from occupancy.tree import Ints
 from tippers import storage
 from tippers.partitions import Window
+
+if TYPE_CHECKING:
+    from occupancy.tree import Ints
 
 BATCH_SESSIONS = 2_000_000  # of one claim: some 300 MB while they are counted
 MAX_FAILURES = 3
@@ -62,10 +64,10 @@ def clock() -> datetime:
 class Planned:
     """The chunks that a dataset needs, as parallel columns; windows are numbered from 0."""
 
-    space_ids: Ints
-    windows: Ints
+    space_ids: "Ints"
+    windows: "Ints"
     derived: Sequence[bool]
-    sessions: Ints
+    sessions: "Ints"
 
 
 def plan(
@@ -558,14 +560,16 @@ def _exclusively() -> None:
 def _rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params or None)
-        return cursor.fetchall()
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
 
 
 def _change(sql: str, params: Sequence[Any] = ()) -> int:
     """Rows changed."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params or None)
-        return cursor.rowcount
+        changed: int = cursor.rowcount
+    return changed
 
 
 def _array(column: Sequence[Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from occupancy.models import OccupancyDataset, OccupancySpaceChunk
@@ -268,3 +269,29 @@ def test_a_space_with_sessions_of_its_own_and_rooms_counts_both(
         ("2024-01-10T10:00:00", 2, 1),
     ]
     assert rows(api, dataset, CAMPUS)[1] == ("2024-01-10T09:00:00", 3, 2)
+
+
+def test_sessions_that_end_before_they_start_are_counted_as_faults(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform
+) -> None:
+    campus.add_sessions([("X", ROOM, "2024-01-10 09:30", "2024-01-10 09:00")])
+    campus.add_sessions([("X", ATTIC, "2024-01-10 00:30", "2023-12-01 00:00")])
+    dataset = created(api, **JANUARY)
+    perform_all()
+    assert rows(api, dataset, CAMPUS)[1] == ("2024-01-10T09:00:00", 2, 2)
+    faults = OccupancySpaceChunk.objects.filter(data_faults__gt=0)
+    assert dict(faults.values_list("space_id", "data_faults")) == {ROOM: 1, ATTIC: 1}
+
+
+def test_a_database_that_does_not_answer_is_503(
+    api: APIClient, campus: SessionsDatabase, settings: Settings
+) -> None:
+    settings.TIPPERS_DB_URL = "postgresql://nobody@127.0.0.1:9/none"
+    for response in (
+        api.get("/spaces"),
+        api.post("/occupancy/datasets", {"name": "d", "root_space_id": CAMPUS}),
+    ):
+        assert response.status_code == 503
+        assert body(response)["code"] == "unavailable"
+    settings.TIPPERS_DB_URL = ""
+    assert api.get("/spaces").status_code == 503
