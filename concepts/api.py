@@ -108,7 +108,8 @@ class SqlAssetSerializer(OfConceptSerializer):
         )
         if attrs.keys() & {"sql_query", "query_template_params", "conn", "index"}:
             dialect = self.connection_after(attrs).connection_type
-            sql.judge(self.after(attrs, "sql_query"), dialect)
+            params = self.after(attrs, "query_template_params")
+            sql.judge(self.after(attrs, "sql_query"), dialect, params)
         return attrs
 
     def update(self, instance: SqlAsset, validated_data: dict[str, Any]) -> SqlAsset:

@@ -52,11 +52,13 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
     """
     inputs = asset.inputs_now()
     target = asset.connection.target()
+    values, index_type = _index_values(asset) if isinstance(asset, DerivedAsset) else (None, None)
     text = sql.render(
         asset.sql_query,
         dialect=target.dialect,
         params=asset.query_template_params,
-        index_values=_index_values(asset) if isinstance(asset, DerivedAsset) else None,
+        index_values=values,
+        index_type=index_type,
     )
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
     run.log(f"the query runs on the connection {asset.connection.name}")
@@ -92,11 +94,19 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
         raise
 
 
-def _index_values(asset: DerivedAsset) -> pa.Array:
-    """The distinct values of the index column, with their type, without null."""
+def _index_values(asset: DerivedAsset) -> tuple[pa.Array, str | None]:
+    """The distinct values of the index column without null, and the database's name of its type.
+
+    The name is None where Arrow has a type of its own for it.
+    """
     column = asset.key_column
     asset.index.require_column(column)
-    return asset.index.table([column]).column(0).drop_null().unique()
+    table = asset.index.table([column])
+    source_type = (table.schema.field(0).metadata or {}).get(b"source_type")
+    return (
+        table.column(0).drop_null().unique(),
+        None if source_type is None else source_type.decode(),
+    )
 
 
 def _check_columns(asset: SqlAsset, names: list[str], run: RunHandle) -> None:
