@@ -24,7 +24,7 @@ _home: tempfile.TemporaryDirectory[str] | None = None
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests() -> None:
-    global _home  # noqa: PLW0603 - pytest's hooks share nothing else
+    global _home
     _home = tempfile.TemporaryDirectory(prefix="tippers-tests-")
     home = Home(Path(_home.name) / "home")
     home.prepare()
@@ -41,14 +41,14 @@ def pytest_load_initial_conftests() -> None:
 
 
 def _start_postgres(home: Home) -> None:
-    global _cluster  # noqa: PLW0603 - as above
+    global _cluster
     _cluster = Cluster(home)
     _cluster.start()
     os.environ["DATABASE_URL"] = _cluster.superuser_url
 
 
 def _start_broker(home: Home) -> None:
-    global _broker  # noqa: PLW0603 - as above
+    global _broker
     broker = Broker(home)
     child = broker.prepare()
     with (home.logs / "broker.log").open("ab") as log:
