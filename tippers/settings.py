@@ -57,7 +57,9 @@ DATABASE_URL = _from_stack("DATABASE_URL")
 TIPPERS_DB_URL = _from_stack("TIPPERS_DB_URL")
 REDIS_URL = _from_stack("REDIS_URL")
 # The embedded sessions database through its read-only role: what analysts' queries run as.
-TIPPERS_READER_URL = "" if "TIPPERS_DB_URL" in os.environ or _stack is None else _stack.tippers_reader_url
+TIPPERS_READER_URL = (
+    "" if os.environ.get("TIPPERS_DB_URL") or _stack is None else _stack.tippers_reader_url
+)
 
 
 def local_mode() -> bool:

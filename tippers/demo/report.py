@@ -38,7 +38,7 @@ def show_labels(labelled: Labelled, screen: Screen) -> None:
         [
             [
                 row["name"],
-                " ".join(labelled.names[cv_id] for cv_id in row["polarity"]) or "-",
+                "\n".join(labelled.names[cv_id] for cv_id in row["polarity"]) or "-",
                 percent(row["coverage"]),
                 percent(row["overlaps"]),
                 percent(row["conflicts"]),

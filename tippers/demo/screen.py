@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tippers.demo.client import Api, DemoFailed
 
+LOG_WIDTH = 120  # columns, where there is no terminal to ask
 LOOK_EVERY = 0.25  # seconds
 GIVE_UP_AFTER = 900.0  # seconds without an end; the longest step takes about one minute
 ENDED_BADLY = ("FAILURE", "CANCELLED")
@@ -29,6 +30,8 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = LOG_WIDTH
 
     def step(self, words: str) -> None:
         self.console.print(f"\n[bold]{words}[/bold]")
@@ -40,7 +43,7 @@ class Screen:
         """Numbers to the right; the first column is text."""
         table = Table(title=title, title_justify="left", title_style="bold")
         for place, column in enumerate(columns):
-            table.add_column(column, justify="left" if place == 0 else "right")
+            table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*map(str, row))
         self.console.print()
