@@ -90,7 +90,7 @@ def show_occupancy(counted: list[Counted], screen: Screen) -> None:
             ]
         )
     screen.table(
-        "Occupancy per hour (times in UTC; a space counts the sum over its rooms)",
+        "Occupancy per hour (times in UTC; a space counts the sum of what lies in it)",
         ["space", "hours", "device-hours", "most", "when", "busiest hours of day"],
         rows,
     )

@@ -80,7 +80,9 @@ class Command(BaseCommand):
                 screen.step("Where to look")
                 screen.say(f"Address: {stack.web_url} (API at /docs, administration at /admin/)")
                 screen.say(f"Sign in: {how}")
-                if background and not options["exit"]:
+                if background and options["exit"]:
+                    screen.say("The server stops now; `make serve` starts it with these results.")
+                elif background:
                     screen.say("The server runs until you press Ctrl-C.")
                     sys.exit(background.wait())
         except (DemoFailed, CannotBeDone, CannotStart) as error:
