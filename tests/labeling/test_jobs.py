@@ -1,0 +1,302 @@
+"""From votes to ranked classifiers over REST; the runs are performed in this process."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from labeling.models import ClassifierJob, LabelingFunction, SnorkelJob
+from tests.conftest import body
+from tests.labeling.conftest import DEVICES, Devices, publish
+from tippers import storage
+
+
+def launch(devices: Devices, lf_ids: list[int], **changes: Any) -> dict[str, Any]:
+    return {
+        "selectedIndex": devices.index.index_id,
+        "selectedRules": [devices.rule.r_id],
+        "selectedLFs": lf_ids,
+        **changes,
+    }
+
+
+def test_labels_come_out_for_every_entity_of_the_index(devices: Devices) -> None:
+    results = devices.label(devices.four_functions())
+    assert (results["status"], results["output_type"]) == ("COMPLETED", "softmax")
+    assert results["class_cv_ids"] == sorted(devices.values.values())
+    predictions = results["predictions"]
+    assert [p["sample_id"] for p in predictions] == [f"mac{n:03}" for n in range(DEVICES)]
+    labelled = [p for p in predictions if p["predicted_class"] != -1]
+    right = sum(devices.truth[p["sample_id"]] == p["predicted_class"] for p in labelled)
+    assert right / len(labelled) > 0.9
+    names = {cv_id: name for name, cv_id in devices.values.items()}
+    for p in labelled:
+        assert p["predicted_name"] == names[p["predicted_class"]]
+        assert p["confidence"] == max(p["probs"])
+        assert sum(p["probs"]) == pytest.approx(1)
+        assert results["class_cv_ids"][p["probs"].index(max(p["probs"]))] == p["predicted_class"]
+    summary = results["summary"]
+    assert summary["total_samples"] == DEVICES
+    assert summary["labelled"] == len(labelled)
+    assert summary["abstained"] == DEVICES - len(labelled)
+    assert summary["avg_confidence"] == pytest.approx(
+        sum(p["confidence"] for p in labelled) / len(labelled)
+    )
+    assert sum(summary["class_balance"].values()) == pytest.approx(1)
+
+
+def test_entities_without_a_vote_have_no_label(devices: Devices) -> None:
+    never = devices.approved("never", "STATIC", "False")
+    results = devices.label([never])
+    assert {p["predicted_class"] for p in results["predictions"]} == {-1}
+    assert all(p["confidence"] is None and p["probs"] is None for p in results["predictions"])
+    assert results["summary"]["labelled"] == 0
+    assert results["summary"]["avg_confidence"] is None
+
+
+def test_the_parquet_file_holds_what_the_results_show(devices: Devices) -> None:
+    results = devices.label(devices.four_functions())
+    job_id = results["job_id"]
+    assert f"/snorkel_results/job_{job_id}/" in results["result_path"]
+    table = storage.read_table(storage.key_of(results["result_path"]))
+    assert table.column_names == [
+        "sample_id", "predicted_label", "confidence", "prob_class_0", "prob_class_1",
+        "prob_class_2",
+    ]  # fmt: skip
+    shown = [
+        (p["sample_id"], p["predicted_class"], p["confidence"]) for p in results["predictions"]
+    ]
+    rows = table.select(["sample_id", "predicted_label", "confidence"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == shown
+
+
+def test_hard_labels_have_no_probabilities(devices: Devices) -> None:
+    results = devices.label(devices.four_functions(), output_type="hard_labels")
+    assert "probs" not in results["predictions"][0]
+    assert {p["confidence"] for p in results["predictions"]} <= {1.0, None}
+    table = storage.read_table(storage.key_of(results["result_path"]))
+    assert table.column_names == ["sample_id", "predicted_label", "confidence"]
+
+
+def test_results_are_paged(devices: Devices) -> None:
+    job_id = devices.label(devices.four_functions())["job_id"]
+    response = devices.api.get(f"{devices.root}/snorkel/jobs/{job_id}/results?skip=5&limit=2")
+    assert [p["sample_id"] for p in body(response)["predictions"]] == ["mac005", "mac006"]
+    assert response.headers["X-Total-Count"] == str(DEVICES)
+    assert "limit" in devices.get(f"snorkel/jobs/{job_id}/results?limit=0", status=400)["errors"]
+
+
+def test_metrics_are_written_back_to_the_functions(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    analysis = {a["lf_id"]: a for a in devices.label(lf_ids)["lf_analysis"]}
+    assert list(analysis) == lf_ids
+    for lf_id in lf_ids:
+        metrics = devices.get(f"labeling-functions/{lf_id}/metrics")
+        assert metrics["metrics_available"] is True
+        assert metrics["estimated_accuracy"] == analysis[lf_id]["learned_weight"]
+        assert metrics["coverage"] == analysis[lf_id]["coverage"]
+        assert metrics["conflicts"] == round(analysis[lf_id]["conflicts"] * DEVICES)
+    edited = {"lf_config": {"code": devices.code("STATIC", "row['rooms'] < 2")}}
+    devices.patch(f"labeling-functions/{lf_ids[0]}", edited)
+    assert not devices.get(f"labeling-functions/{lf_ids[0]}/metrics")["metrics_available"]
+
+
+def test_one_function_is_a_majority_of_one_and_the_job_says_so(devices: Devices) -> None:
+    results = devices.label([devices.approved("one_room", "STATIC", "row['rooms'] == 1")])
+    assert "Majority vote was used" in results["notes"][0]
+    assert {p["predicted_class"] for p in results["predictions"]} == {
+        -1, devices.values["STATIC"],
+    }  # fmt: skip
+
+
+def test_faults_are_counted_and_shown(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    faulty = devices.approved("faulty", "STATIC", "1 / row['n'] > 0.9")
+    (analysis,) = [a for a in devices.label([*lf_ids, faulty])["lf_analysis"] if a["faults"]]
+    zeros = devices.rule.table(["n"]).column("n").to_pylist().count(0)
+    assert (analysis["name"], analysis["faults"], analysis["rows"]) == ("faulty", zeros, DEVICES)
+    assert "ZeroDivisionError" in analysis["first_fault"]
+
+
+def test_a_function_that_fails_on_most_rows_fails_the_job_by_name(devices: Devices) -> None:
+    broken = devices.approved("broken", "STATIC", "row['no_such_column'] > 1")
+    results = devices.label([broken])
+    assert results["status"] == "FAILED"
+    assert "broken failed on" in results["message"]
+    assert "no_such_column" in results["message"]
+    job = devices.get(f"snorkel/jobs/{results['job_id']}")
+    assert "KeyError" in job["error_message"]
+    assert job["result_path"] is None
+    assert job["completed_at"] is not None
+    assert not list(storage.list_keys("snorkel_results/"))
+
+
+def test_launching_needs_everything_ready_and_names_what_is_not(devices: Devices) -> None:
+    ready, pending = devices.four_functions()[0], devices.custom("pending")["lf_id"]
+    static = {"name": "s", "rule_id": devices.rule.r_id, "field": "n", "operator": ">", "value": 1,
+              "label": devices.values["STATIC"]}  # fmt: skip
+    single = devices.post("labeling-functions/template", static)["lf_id"]
+    for said, field in [
+        (launch(devices, []), "selectedLFs"),
+        (launch(devices, [99_999]), "selectedLFs"),
+        (launch(devices, [ready, pending]), "selectedLFs"),
+        (launch(devices, [single]), "selectedLFs"),
+        (launch(devices, [ready], selectedIndex=99_999), "selectedIndex"),
+        (launch(devices, [ready], selectedRules=[99_999]), "selectedRules"),
+        (launch(devices, [ready], snorkel={"epochs": 0}), "snorkel"),
+        (launch(devices, [ready], snorkel={"output_type": "soft"}), "snorkel"),
+        (launch(devices, [ready], snorkel={"sample_size": 0}), "snorkel"),
+    ]:
+        assert field in devices.post("snorkel/run", said, status=400)["errors"], said
+    devices.post(f"labeling-functions/{ready}/toggle", status=200)
+    assert (
+        "not active" in devices.post("snorkel/run", launch(devices, [ready]), status=400)["detail"]
+    )
+    devices.post(f"labeling-functions/{ready}/toggle", status=200)
+    devices.rule.change(sql_query="SELECT 2")
+    assert "not materialized" in devices.post("snorkel/run", launch(devices, [ready]), status=400)[
+        "detail"
+    ]  # fmt: skip
+    devices.index.change(sql_query="SELECT 2")
+    refused = devices.post("snorkel/run", launch(devices, [ready]), status=400)
+    assert "selectedIndex" in refused["errors"]
+    assert not SnorkelJob.objects.exists()
+
+
+def test_what_changed_between_launch_and_work_fails_the_job(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    job = devices.post("snorkel/run", launch(devices, lf_ids))
+    LabelingFunction.objects.filter(lf_id=lf_ids[0]).update(
+        lf_config={"code": devices.code("STATIC", "row['rooms'] > 0"), "allowed_imports": []}
+    )
+    devices.perform_all()
+    assert "one_room is not approved" in devices.get(f"snorkel/jobs/{job['job_id']}")[
+        "error_message"
+    ]  # fmt: skip
+
+
+def test_a_jobs_life_on_the_wire(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    job = devices.post("snorkel/run", launch(devices, lf_ids, snorkel={"epochs": 20}))
+    path = f"snorkel/jobs/{job['job_id']}"
+    assert job["config"] == {"epochs": 20, "lr": 0.01, "sample_size": None, "seed": 42}
+    assert (job["rule_ids"], job["lf_ids"]) == ([devices.rule.r_id], lf_ids)
+    assert (job["status"], devices.get(path)["status"]) == ("RUNNING", "PENDING")
+    assert devices.get(f"{path}/results") == {
+        "job_id": job["job_id"], "status": "PENDING",
+        "message": "Job is PENDING. Results not available yet.",
+    }  # fmt: skip
+    assert "cancel it first" in body(devices.api.delete(f"{devices.root}/{path}"))["detail"]
+    devices.perform_all()
+    done = devices.get(path)
+    assert (done["status"], done["error_message"]) == ("COMPLETED", None)
+    run = body(devices.api.get(f"/dagster/runs/{job['dagster_run_id']}"))
+    assert run["status"] == "SUCCESS"
+    assert "ended already" in devices.post(f"{path}/cancel", status=409)["detail"]
+    newer = devices.post("snorkel/run", launch(devices, lf_ids))
+    assert [j["job_id"] for j in devices.get("snorkel/jobs")] == [newer["job_id"], job["job_id"]]
+
+
+def test_a_cancelled_job_stays_cancelled(devices: Devices) -> None:
+    job = devices.post("snorkel/run", launch(devices, devices.four_functions()))
+    path = f"snorkel/jobs/{job['job_id']}"
+    assert devices.post(f"{path}/cancel", status=200)["status"] == "CANCELLED"
+    devices.perform_all()
+    assert devices.get(path)["status"] == "CANCELLED"
+    assert devices.get(f"{path}/results")["message"] == "Job is CANCELLED; it has no results."
+    assert devices.reviewer.delete(f"{devices.root}/{path}").status_code == 204
+
+
+def test_deleting_a_job_takes_its_result_along(
+    devices: Devices, django_capture_on_commit_callbacks: Any
+) -> None:
+    results = devices.label(devices.four_functions())
+    key = storage.key_of(results["result_path"])
+    assert storage.exists(key)
+    with django_capture_on_commit_callbacks(execute=True):
+        path = f"{devices.root}/snorkel/jobs/{results['job_id']}"
+        assert devices.reviewer.delete(path).status_code == 204
+    assert not storage.exists(key)
+
+
+def test_a_result_is_stale_once_the_index_has_other_content(devices: Devices) -> None:
+    job_id = devices.label(devices.four_functions())["job_id"]
+    assert devices.get(f"snorkel/jobs/{job_id}/results")["is_stale"] is False
+    publish(devices.index, pa.table({"mac": ["mac001", "new"]}))
+    assert devices.get(f"snorkel/jobs/{job_id}/results")["is_stale"] is True
+
+
+# --- classifiers ------------------------------------------------------------------------------
+
+
+def test_labels_and_features_become_ranked_classifiers(devices: Devices) -> None:
+    labels = devices.label(devices.four_functions(), epochs=500, lr=0.05)
+    said = {"snorkel_job_id": labels["job_id"], "feature_ids": [devices.feature.feature_id]}
+    job = devices.post("classifiers/run", said)
+    assert job["status"] == "RUNNING"
+    config = {
+        "threshold_method": "max_confidence", "threshold_value": 0.7, "min_labels_per_class": 10,
+        "imbalance_factor": 3.0, "test_size": 0.2, "random_state": 42, "relax_threshold": False,
+    }  # fmt: skip
+    assert job["config"] == config
+    path = f"classifiers/jobs/{job['job_id']}"
+    assert devices.get(f"{path}/results")["status"] == "PENDING"
+    devices.perform_all()
+    results = devices.get(f"{path}/results")
+    assert results["status"] == "COMPLETED", results
+    scores = results["model_scores"]
+    assert len(scores) == results["num_models_trained"] >= 30
+    assert list(scores[0]) == ["Model", "Accuracy", "Balanced Accuracy", "F1 Score", "Time Taken"]
+    assert scores[0]["Balanced Accuracy"] > 0.9
+    assert results["config_used"] == config
+    assert results["features_used"] == ["mean_hours", "distinct_rooms", "noise"]
+    stats = results["filtering_stats"]
+    sure = [p for p in labels["predictions"] if p["confidence"] and p["confidence"] >= 0.7]
+    assert stats["samples_before_filter"] == labels["summary"]["labelled"]
+    assert stats["samples_after_filter"] == len(sure)
+    assert sum(stats["class_distribution_after_filter"].values()) == len(sure)
+    assert f"/classifier_results/job_{job['job_id']}/" in devices.get(path)["result_path"]
+    assert [j["job_id"] for j in devices.get("classifiers/jobs")] == [job["job_id"]]
+    assert (
+        devices.reviewer.delete(f"{devices.root}/snorkel/jobs/{labels['job_id']}").status_code
+        == 409
+    )
+    assert devices.reviewer.delete(f"{devices.root}/{path}").status_code == 204
+
+
+def test_too_few_labels_fail_the_job_with_the_counts(devices: Devices) -> None:
+    labels = devices.label(devices.four_functions())
+    said = {
+        "snorkel_job_id": labels["job_id"], "feature_ids": [devices.feature.feature_id],
+        "config": {"min_labels_per_class": 100},
+    }  # fmt: skip
+    job = devices.post("classifiers/run", said)
+    devices.perform_all()
+    failed = devices.get(f"classifiers/jobs/{job['job_id']}")
+    assert failed["status"] == "FAILED"
+    assert "fewer than 100 labels (STATIC: " in failed["error_message"]
+    assert not ClassifierJob.objects.exclude(result_path=None).exists()
+
+
+def test_a_classifier_job_needs_finished_labels_and_materialized_features(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    waiting = devices.post("snorkel/run", launch(devices, lf_ids))
+    features = [devices.feature.feature_id]
+    said = {"snorkel_job_id": waiting["job_id"], "feature_ids": features}
+    refused = devices.post("classifiers/run", said, status=400)
+    assert "must be COMPLETED" in refused["errors"]["snorkel_job_id"][0]
+    devices.perform_all()
+    for change, field in [
+        ({"snorkel_job_id": 99_999}, "snorkel_job_id"),
+        ({"feature_ids": []}, "feature_ids"),
+        ({"feature_ids": [99_999]}, "feature_ids"),
+        ({"config": {"threshold_method": "best"}}, "config"),
+        ({"config": {"threshold_value": 2}}, "config"),
+        ({"config": {"test_size": 1}}, "config"),
+        ({"config": {"imbalance_factor": 0.5}}, "config"),
+    ]:
+        assert field in devices.post("classifiers/run", said | change, status=400)["errors"]
+    devices.feature.change(sql_query="SELECT 2")
+    refused = devices.post("classifiers/run", said, status=400)
+    assert "not materialized" in refused["errors"]["feature_ids"][0]
+    assert not ClassifierJob.objects.exists()
