@@ -220,6 +220,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/",
+    "PREPROCESSING_HOOKS": ["tippers.schema.without_trailing_slashes"],
 }
 
 # The first start creates this user; without a password one is made up and printed once.
