@@ -122,6 +122,15 @@ def test_a_stale_pid_that_another_process_has_now_is_no_obstacle(cluster: Cluste
     assert ask(cluster.database_url, "SELECT 1") == [(1,)]
 
 
+def test_a_postgres_that_a_killed_supervisor_left_is_stopped_first(cluster: Cluster) -> None:
+    orphan, cluster.process = cluster.process, None
+    assert orphan is not None
+    ask(cluster.tippers_db_url, "CREATE TABLE left_behind AS SELECT 1 AS one")
+    cluster.start()
+    assert orphan.wait(10) == 0
+    assert ask(cluster.tippers_reader_url, "SELECT one FROM left_behind") == [(1,)]
+
+
 def test_the_data_are_private_and_no_parent_folder_was_opened(cluster: Cluster) -> None:
     assert stat.S_IMODE(cluster.home.path.stat().st_mode) == 0o700
     assert stat.S_IMODE(cluster.home.path.parent.stat().st_mode) == 0o700

@@ -24,7 +24,7 @@ LOG_BYTES = 5 * 2**20
 GIVE_UP_FAILURES, GIVE_UP_SECONDS = 5, 60.0
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
 PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class Stopped(Exception):
@@ -73,8 +73,8 @@ class Child:
 
         def follow_parent() -> None:
             # After the change of user, which clears it.
-            if _libc is not None:
-                _libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+            if _prctl is not None:
+                _prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
                 if os.getppid() != parent:
                     os._exit(1)
 

@@ -179,6 +179,10 @@ class Home:
         path = self.path / "secrets.json"
         if not path.exists():
             _write_private(path, asdict(Secrets.generate()), replace=False)
+        return self._read_secrets()
+
+    def _read_secrets(self) -> Secrets:
+        path = self.path / "secrets.json"
         try:
             return Secrets(**json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
@@ -191,19 +195,19 @@ class Home:
         """See `read_stack`."""
         try:
             values = json.loads((self.path / "stack.json").read_text())
-            stack = Stack(**values)
-            kept = self.secrets()
-        except (OSError, ValueError, TypeError):
+            kept = self._read_secrets()
+            running = self.is_held()
+            return Stack(
+                **values
+                | {
+                    "ready": values["ready"] and running,
+                    "running": running,
+                    "secret_key": kept.secret_key,
+                    "tippers_encryption_keys": kept.fernet_key,
+                }
+            )
+        except (OSError, ValueError, TypeError, KeyError, CannotStart):
             return None  # never started, not readable by this user, or of another version
-        return Stack(
-            **values
-            | {
-                "ready": stack.ready and self.is_held(),
-                "running": self.is_held(),
-                "secret_key": kept.secret_key,
-                "tippers_encryption_keys": kept.fernet_key,
-            }
-        )
 
     def write_stack(self, stack: Stack) -> None:
         values = asdict(stack)

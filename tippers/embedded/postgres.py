@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SYSTEM_STATE = Path("/var/lib/tippers")  # clusters of homes that root runs
 SUPERUSER, SERVICES, OWNER, READER = "postgres", "tippers_services", "tippers", "tippers_reader"
 SESSIONS_DATABASE = "tippers"
-READY_SECONDS = 60.0  # replaying the log after a crash takes its time
+READY_SECONDS = 300.0  # replaying the log after a crash takes its time
 
 CONFIGURATION = """\
 # Written at every start.
@@ -312,8 +312,8 @@ class Cluster:
     def _clear_stale_pid(self) -> None:
         """A crash leaves postmaster.pid, and its number may by now belong to any other process.
 
-        Whoever comes here holds the home's lock, so a living postgres of ours is an orphan that is
-        shutting down.
+        Whoever comes here holds the home's lock, so a living postgres of ours is an orphan; where
+        the kernel does not tie it to its supervisor, nobody has told it to stop yet.
         """
         path = self.data / "postmaster.pid"
         deadline = time.monotonic() + 30
@@ -327,9 +327,11 @@ class Cluster:
                 return
             if time.monotonic() > deadline:
                 raise CannotStart(
-                    f"A PostgreSQL (process {pid}) left by an earlier start still uses {self.data}: "
-                    f"stop it with `kill -INT {pid}`."
+                    f"A PostgreSQL (process {pid}) left by an earlier start still uses {self.data} "
+                    f"and does not stop: end it with `kill -QUIT {pid}`."
                 )
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
             time.sleep(0.1)
 
 

@@ -101,11 +101,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Start, say so, and watch until SIGTERM or SIGINT; everything has ended on return."""
-        before = {
-            number: signal.signal(number, self._ask_to_stop)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN  # `nohup make serve`
-        }
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup make serve`
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._ask_to_stop) for number in numbers}
         try:
             with ExitStack() as stack:
                 stack.callback(self.children.stop)
@@ -128,35 +127,22 @@ class Supervisor:
         listener = resources.enter_context(listen(self.options.host, self.options.port))
         address = web_url(self.options.host, listener)
         cluster, broker = self._foundations(last)
+        product = None if self.options.database_given else cluster
+        sessions = None if self.options.sessions_given else cluster
+        last_ports = (last.postgres_port, last.broker_port) if last else (None, None)
         stack = Stack(
             pid=os.getpid(),
             web_url=address,
             ready=False,
-            postgres_port=cluster.port if cluster else None,
-            broker_port=broker.port if broker else None,
-            database_url=cluster.database_url
-            if cluster and not self.options.database_given
-            else "",
-            tippers_db_url=cluster.tippers_db_url
-            if cluster and not self.options.sessions_given
-            else "",
-            tippers_reader_url=cluster.tippers_reader_url
-            if cluster and not self.options.sessions_given
-            else "",
+            postgres_port=cluster.port if cluster else last_ports[0],
+            broker_port=broker.port if broker else last_ports[1],
+            database_url=product.database_url if product else "",
+            tippers_db_url=sessions.tippers_db_url if sessions else "",
+            tippers_reader_url=sessions.tippers_reader_url if sessions else "",
             redis_url=broker.url if broker else "",
         )
         self.home.write_stack(stack)
-        for folder in cluster.abandoned() if cluster else ():
-            say(f"{folder} holds the database of a deleted {self.home.path}: delete it if unneeded")
-        foundations = [part.prepare() for part in (broker, cluster) if part]
-        for child in foundations:
-            say(f"Starting the embedded {child.name}")
-            self.children.start(child)
-        if broker:
-            broker.wait_until_ready(self._idle)
-        if cluster:
-            cluster.wait_until_ready(self._idle)
-            cluster.provision()
+        self._start_foundations(cluster, broker)
         say("Preparing the database")
         self.children.run_to_end(self._command("bootstrap", "manage.py", "bootstrap", raw=True))
         say("Starting the web server, the workers and the scheduler")
@@ -175,6 +161,19 @@ class Supervisor:
         if self.options.broker_given:
             return cluster, None
         return cluster, Broker(self.home, last.broker_port if last else None)
+
+    def _start_foundations(self, cluster: Cluster | None, broker: Broker | None) -> None:
+        for folder in cluster.abandoned() if cluster else ():
+            say(f"{folder} holds the database of a deleted {self.home.path}: delete it if unneeded")
+        foundations = [part.prepare() for part in (broker, cluster) if part]
+        for child in foundations:
+            say(f"Starting the embedded {child.name}")
+            self.children.start(child)
+        if broker:
+            broker.wait_until_ready(self._idle)
+        if cluster:
+            cluster.wait_until_ready(self._idle)
+            cluster.provision()
 
     def _services(self, listener: socket.socket) -> list[Child]:
         descriptor = listener.fileno()
