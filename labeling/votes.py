@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeling.sandbox import FAULT, Sandbox, SandboxFailed
+from labeling.sandbox.host import FAULT, Sandbox, SandboxFailed
 from labeling.watch import Watch
 from tippers.errors import CannotBeDone
 

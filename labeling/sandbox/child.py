@@ -1,6 +1,6 @@
 """The sandbox's inside: a fresh interpreter that reads rows and writes votes.
 
-Started by `labeling.sandbox` as `python -P -s -S -W ignore child.py PARENT_PID`; standard library only,
+Started by `labeling.sandbox.host` as `python -P -s -S -W ignore child.py PARENT_PID`; standard library only,
 nothing of the product is importable here. On descriptor 0 come frames from the host (8 bytes of
 length, then a pickle: the host is trusted by us, never we by it); on descriptor 1 goes a reply to
 each: a header, raw int32 votes, and UTF-8 text for the first fault. Order: import all that user

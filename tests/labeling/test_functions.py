@@ -97,12 +97,13 @@ def test_bad_input_names_its_field_and_nothing_is_saved(
 ) -> None:
     label = devices.values["PHONE"]
     said: dict[str, object] = {"name": "x", "rule_id": devices.rule.r_id}
-    said |= {
+    bodies: dict[str, dict[str, object]] = {
         "": {"applicable_cv_ids": [label]},
         "/template": {"field": "n", "operator": ">", "value": 2, "label": label},
         "/regex": {"field": "mac", "pattern": "a", "label": label},
-    }[path]
-    refused = devices.post(f"labeling-functions{path}", said | change, status=400)
+    }
+    said |= bodies[path] | change
+    refused = devices.post(f"labeling-functions{path}", said, status=400)
     assert field in refused["errors"], refused
     assert not LabelingFunction.objects.exists()
 

@@ -286,7 +286,7 @@ def test_a_classifier_job_needs_finished_labels_and_materialized_features(device
     refused = devices.post("classifiers/run", said, status=400)
     assert "must be COMPLETED" in refused["errors"]["snorkel_job_id"][0]
     devices.perform_all()
-    for change, field in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"snorkel_job_id": 99_999}, "snorkel_job_id"),
         ({"feature_ids": []}, "feature_ids"),
         ({"feature_ids": [99_999]}, "feature_ids"),
@@ -294,7 +294,8 @@ def test_a_classifier_job_needs_finished_labels_and_materialized_features(device
         ({"config": {"threshold_value": 2}}, "config"),
         ({"config": {"test_size": 1}}, "config"),
         ({"config": {"imbalance_factor": 0.5}}, "config"),
-    ]:
+    ]
+    for change, field in changes:
         assert field in devices.post("classifiers/run", said | change, status=400)["errors"]
     devices.feature.change(sql_query="SELECT 2")
     refused = devices.post("classifiers/run", said, status=400)

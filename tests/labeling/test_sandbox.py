@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from labeling import sandbox
-from labeling.sandbox import FAULT, Chunk, Sandbox, SandboxFailed
+from labeling.sandbox import child, host
+from labeling.sandbox.host import FAULT, Chunk, Sandbox, SandboxFailed
 from labeling.sandbox.names import EXPORTS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,7 +140,7 @@ def test_sets_of_texts_iterate_alike_in_every_process() -> None:
 
 
 def test_an_endless_row_is_killed_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CHUNK_SECONDS", 0.5)
+    monkeypatch.setattr(host, "CHUNK_SECONDS", 0.5)
     running = Sandbox(body("while True:", "    pass"), columns=["a"], allowed_imports=[], rows=1)
     with running, pytest.raises(SandboxFailed, match=r"1 rows took longer than 0\.5 s"):
         running.votes([[1]], 1)
@@ -151,13 +151,13 @@ def test_an_endless_row_is_killed_at_its_deadline(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("code", ["while True:\n    pass", "x = 10 ** 10 ** 8"])
 def test_code_that_never_ends_loading_is_killed(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CHUNK_SECONDS", 0.5)
+    monkeypatch.setattr(host, "CHUNK_SECONDS", 0.5)
     with pytest.raises(SandboxFailed, match="loading its code took longer"):
         votes(code, {"a": [1]})
 
 
 def test_a_pattern_that_explodes_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "CHUNK_SECONDS", 0.5)
+    monkeypatch.setattr(host, "CHUNK_SECONDS", 0.5)
     code = body("return 1 if re.match('(a+)+$', 'a' * 40 + 'b') else 2")
     with pytest.raises(SandboxFailed, match="took longer"):
         votes(code, {"a": [1]}, allowed_imports=["re"])
@@ -191,7 +191,7 @@ def test_the_process_has_no_environment_no_open_files_and_a_session_of_its_own()
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_nothing_is_left_behind_when_the_worker_is_killed() -> None:
     script = (
-        "from labeling.sandbox import Sandbox\n"
+        "from labeling.sandbox.host import Sandbox\n"
         "code = 'def labeling_function(row):\\n    while True: pass'\n"
         "with Sandbox(code, columns=['a'], allowed_imports=[], rows=1) as running:\n"
         "    print(running._process.pid, flush=True)\n"
@@ -218,9 +218,9 @@ def test_an_answer_that_is_no_reply_is_refused(
 ) -> None:
     """As if the code had broken out of its own interpreter and wrote to the pipe itself."""
     broken_out = tmp_path / "child.py"
-    source = Path(sandbox.child.__file__).read_text()
+    source = Path(child.__file__).read_text()
     head, start, tail = source.partition("    while True:\n        count, values = receive()")
     broken_out.write_text(f"{head}    os.write(1, {answer})\n    os._exit(0)\n{start}{tail}")
-    monkeypatch.setattr(sandbox.child, "__file__", str(broken_out))
+    monkeypatch.setattr(child, "__file__", str(broken_out))
     with pytest.raises(SandboxFailed, match=r"no reply|more than a reply|ended"):
         votes(body("return 1"), {"a": [1]})
