@@ -14,7 +14,9 @@ def scratch_database() -> Iterator[str]:
     """The URL of an empty database that is dropped afterwards."""
     parts = urlsplit(os.environ["DATABASE_URL"])
     name = f"scratch_{uuid.uuid4().hex[:12]}"
-    with closing(psycopg2.connect(os.environ["DATABASE_URL"])) as connection:
+    # The database that the URL names need not exist: Django's tests make one of their own.
+    maintenance = urlunsplit(parts._replace(path="/postgres"))
+    with closing(psycopg2.connect(maintenance)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")

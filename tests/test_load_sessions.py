@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
+from occupancy.models import OccupancyDataset, OccupancySpaceChunk
 from tests.scratch import scratch_database
+from tippers.runs.models import Run
 from tippers.session_files import LoadRefused
 from tippers.sessions import Loaded, load, origin_of
 
@@ -317,6 +320,7 @@ def test_the_reader_role_may_read_what_was_loaded(url: str, files: tuple[Path, P
             query(url, "DROP OWNED BY tippers_reader; DROP ROLE tippers_reader")
 
 
+@pytest.mark.django_db
 def test_the_command_loads_into_the_home_s_database_and_says_what_it_did(
     url: str,
     files: tuple[Path, Path],
@@ -330,6 +334,29 @@ def test_the_command_loads_into_the_home_s_database_and_says_what_it_did(
     with pytest.raises(CommandError, match="already holds rows"):
         call_command(*arguments)
     call_command(*arguments, "--replace")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_replacing_sessions_forgets_the_occupancy_computed_from_the_old_ones(
+    url: str, files: tuple[Path, Path], settings: Settings
+) -> None:
+    settings.TIPPERS_DB_URL = url
+    start, end = datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)
+    dataset = OccupancyDataset.objects.create(
+        name="March", root_space_id=1, status="COMPLETED", chunks_start=start, chunks_end=end
+    )
+    OccupancySpaceChunk.objects.create(
+        space_id=1, interval_seconds=3600, chunk_start=start, chunk_end=end,
+        space_type="derived", status="COMPLETED", provisional=False,
+    )  # fmt: skip
+    arguments = ["load_sessions", "--spaces", str(files[0]), "--sessions", str(files[1])]
+    call_command(*arguments)
+    assert OccupancySpaceChunk.objects.count() == 1
+    call_command(*arguments, "--replace")
+    assert OccupancySpaceChunk.objects.count() == 0
+    dataset.refresh_from_db()
+    assert dataset.status == "RUNNING"
+    assert Run.objects.filter(job="occupancy_plan", status="PENDING").count() == 1
 
 
 def test_the_command_without_a_database_says_how_to_get_one(

@@ -22,7 +22,7 @@ from tippers.sample import campus
 from tippers.sample.devices import DEVICES
 from tippers.sample.recipe import Recipe
 from tippers.sample.visitors import VISITORS
-from tippers.sessions import Loaded, origin_of
+from tippers.sessions import origin_of
 
 ORIGIN = "the demo"  # what the sessions table remembers, so that nobody's own are replaced
 DATASET = "demo occupancy"
@@ -70,11 +70,11 @@ class Command(BaseCommand):
         screen = Screen()
         home = Home(settings.TIPPERS_HOME)
         try:
-            given = given_data(options["data"]) if options["data"] else None
+            folder = options["data"]
+            data = given_data(folder) if folder else simulated_data(home, options, screen)
             screen.step("The stack: PostgreSQL, broker, web server, workers, scheduler")
             with server(home) as (stack, background):
                 screen.say(f"Ready: {stack.web_url}")
-                data = given or simulated_data(home, options, screen)
                 with signed_in(stack, Remembered(home).read()) as (api, how):
                     run_both(api, stack, data, screen)
                 screen.step("Where to look")
@@ -95,9 +95,18 @@ class Command(BaseCommand):
 def run_both(api: Api, stack: Stack, data: Data, screen: Screen) -> None:
     """Load the sessions, run both pipelines, and print what came out."""
     screen.step("Sessions")
+    url = settings.TIPPERS_DB_URL if "TIPPERS_DB_URL" in os.environ else stack.tippers_db_url
+    if origin_of(url) not in (None, ORIGIN):
+        raise DemoFailed(
+            "The sessions database holds sessions that the demo did not load, and would have to "
+            "replace: run it in a home of its own, for example TIPPERS_HOME=.demo make demo"
+        )
     concept_pipeline.forget(api, data.recipe.concept)
     occupancy_pipeline.forget(api, DATASET)
-    loaded = load(stack, data)
+    loaded = load_with_bar(
+        url, spaces=data.spaces, sessions=data.sessions, replace=True, origin=ORIGIN
+    )
+
     began = time.monotonic()
     labelled = concept_pipeline.run(api, data.recipe, screen)
     counted = occupancy_pipeline.run(api, DATASET, screen)
@@ -137,6 +146,7 @@ def simulated_data(home: Home, options: dict[str, Any], screen: Screen) -> Data:
         simulated = campus.simulate(**size)
     except ValueError as error:
         raise DemoFailed(f"{error}: see DEMO_DEVICES, DEMO_ROOMS and DEMO_DAYS") from error
+    home.prepare()
     campus.write(simulated, folder)
     screen.say(
         f"Simulated a campus of {size['rooms']} rooms and {size['devices']:,} devices over "
@@ -144,16 +154,3 @@ def simulated_data(home: Home, options: dict[str, Any], screen: Screen) -> Data:
     )
     files = folder / campus.SPACES_FILE, folder / campus.SESSIONS_FILE
     return Data(*files, DEVICES, simulated.truth)
-
-
-def load(stack: Stack, data: Data) -> Loaded:
-    """Into the sessions database, unless somebody's own sessions are there."""
-    url = settings.TIPPERS_DB_URL if "TIPPERS_DB_URL" in os.environ else stack.tippers_db_url
-    if origin_of(url) not in (None, ORIGIN):
-        raise DemoFailed(
-            "The sessions database holds sessions that the demo did not load, and would have to "
-            "replace: run it in a home of its own, for example TIPPERS_HOME=.demo make demo"
-        )
-    return load_with_bar(
-        url, spaces=data.spaces, sessions=data.sessions, replace=True, origin=ORIGIN
-    )

@@ -102,5 +102,8 @@ def load_with_bar(
     if replace:
         forget_occupancy()
     still_open = f", {loaded.open_sessions:,} of them still open" if loaded.open_sessions else ""
-    console.print(f"Loaded {loaded.spaces:,} spaces and {loaded.sessions:,} sessions{still_open}.")
+    console.print(
+        f"Loaded {loaded.spaces:,} space{'s' * (loaded.spaces != 1)} and "
+        f"{loaded.sessions:,} session{'s' * (loaded.sessions != 1)}{still_open}."
+    )
     return loaded
