@@ -67,7 +67,7 @@ def local_mode() -> bool:
 
     It relaxes four-eyes, the connection-host guard and the sandbox's refusal, and nothing else.
     """
-    embedded = _stack is not None and _stack.database_url == DATABASE_URL
+    embedded = _stack is not None and DATABASE_URL == _stack.database_url != ""
     return embedded and HOST in LOOPBACK
 
 
@@ -84,7 +84,8 @@ if not SECRET_KEY and DATABASE_URL:
 SECRET_KEY = SECRET_KEY or "only for commands that need no database"
 
 DEFAULT_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[*DEFAULT_HOSTS, HOST])
+# This machine may always ask: the supervisor and health checks do.
+ALLOWED_HOSTS: list[str] = [*DEFAULT_HOSTS, HOST, *env.list("ALLOWED_HOSTS", default=[])]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
