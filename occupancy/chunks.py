@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -32,6 +33,8 @@ MAX_FAILURES = 3
 MAX_LOST_WORKERS = 10
 FIRST_BACK_OFF = timedelta(seconds=5)
 PUBLISHED_AT_ONCE = 200  # rows locked while their files are put in place
+# Putting a small file is waiting: for the disk to have it for good, or for the bucket to answer.
+WRITERS = 16
 _LOCK = 0x0CC0_9A11  # any number that nothing else uses
 
 SOURCE = OccupancySpaceChunk.SpaceType.SOURCE
@@ -418,13 +421,19 @@ def publish(token: uuid.UUID, made: Iterable[Made]) -> int:
     """
     published = 0
     rest = iter(made)
-    while group := list(islice(rest, PUBLISHED_AT_ONCE)):
-        with transaction.atomic():
-            held = {chunk_id for (chunk_id,) in _rows(_PUBLISH, [*_as_columns(group), token])}
-            for each in group:
-                if each.chunk.chunk_id in held:
-                    storage.put_bytes(storage_key(each.chunk), each.data)
-        published += len(held)
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="chunks") as writers:
+        while group := list(islice(rest, PUBLISHED_AT_ONCE)):
+            with transaction.atomic():
+                held = {chunk_id for (chunk_id,) in _rows(_PUBLISH, [*_as_columns(group), token])}
+                puts = [
+                    writers.submit(storage.put_bytes, storage_key(each.chunk), each.data)
+                    for each in group
+                    if each.chunk.chunk_id in held
+                ]
+                wait(puts)  # for all, before a failure of one gives the rows up
+                for put in puts:
+                    put.result()
+            published += len(held)
     return published
 
 

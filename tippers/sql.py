@@ -18,7 +18,8 @@ with a literal that is never parsed.
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 MAX_QUERY = 200_000
-MAX_RENDERED = 1_000_000
+MAX_PARAMS = 100_000
+MAX_RENDERED = 400_000
+MAX_LOOP_S = 2.0
 
 
 class SqlRefused(CannotBeDone):
@@ -264,6 +267,8 @@ def _check_signs(text: str, tokens: list[_Token]) -> None:
             said = "A query must not lock rows. Leave out FOR UPDATE, FOR SHARE or LOCK IN"
         elif (token.upper, after) == ("PROCEDURE", "ANALYSE"):
             said = "PROCEDURE is not supported. Leave it out"
+        elif (token.upper, after) == ("NEXT", "VALUE"):
+            said = "NEXT VALUE changes a sequence; a query may only read. Leave it out"
         if said:
             raise SqlRefused(f"{said}.{_line(text, token.start)}")
 
@@ -351,8 +356,8 @@ def _objection(node: "exp.Expr") -> str | None:
     if isinstance(node, (*commands, exp.Use, exp.Kill, exp.Pragma, exp.Describe, exp.Show)):
         return f"{_named(node)} is a command and not part of a query."
     if isinstance(node, exp.Placeholder) and node.name != "index_values":
-        name = node.name or "?"
-        return f"The placeholder :{name} is not known; give values as {{{{ {name} }}}}."
+        shown = f":{node.name}" if node.name else "?"
+        return f"The placeholder {shown} is not known; give values as {{{{ name }}}}."
     return None
 
 
@@ -403,6 +408,18 @@ _FILTERS = (
 )  # fmt: skip
 
 
+_IN_TIME = "in time"  # no template can name it
+
+
+def _in_time(members: Iterable[Any]) -> Iterator[Any]:
+    """The members of what a loop runs over, for as long as a loop may take."""
+    end = time.monotonic() + MAX_LOOP_S
+    for member in members:
+        if time.monotonic() > end:
+            raise ValueError(f"a loop takes longer than {MAX_LOOP_S:g} seconds")
+        yield member
+
+
 class _UndecidedError(Exception):
     pass
 
@@ -424,19 +441,23 @@ class _Rendered:
             return self.text
         writer = _WRITERS[dialect]
         marker = re.compile("|".join(map(re.escape, self.values)))
-        pieces, position = [], 0
+        pieces: list[str] = []
+        position = size = 0
         for token in _scan(self.text, dialect):
             if not marker.search(token.text):
                 continue
             pieces.append(self.text[position : token.start])
             position = token.end
+            size += sum(len(str(self.values[found])) for found in marker.findall(token.text))
+            if size > MAX_RENDERED:
+                raise SqlRefused(f"The values make more than {MAX_RENDERED:,} characters.")
             if token.kind == "string":
                 parts = re.split(f"({marker.pattern})", token.text)
                 parts[1::2] = [
                     writer.within(token.text, _text(self.values[m])) for m in parts[1::2]
                 ]
                 pieces += parts
-            elif token.kind == "word" and token.text in self.values:
+            elif token.text in self.values and self.text[token.start - 1 : token.start] != ".":
                 pieces.append(writer.literal(self.values[token.text]))
             else:
                 raise SqlRefused(
@@ -468,10 +489,16 @@ class _Template:
             return _Rendered(text, {})
         import jinja2
 
+        if len(repr(self.params)) > MAX_PARAMS:
+            raise SqlRefused(
+                f"The values are longer than {MAX_PARAMS:,} characters.",
+                field="query_template_params",
+            )
         try:
             environment = self._environment()
-            self._check(environment.parse(text), in_loop=False)
-            output = "".join(self._bounded(environment.from_string(text)))
+            tree = environment.parse(text)
+            self._check(tree, in_loop=False)
+            output = "".join(self._bounded(environment.from_string(tree)))
         except jinja2.TemplateSyntaxError as error:
             raise SqlRefused(f"The template: {error.message} (line {error.lineno})") from None
         except jinja2.UndefinedError as error:
@@ -510,6 +537,7 @@ class _Template:
         )
         environment.globals.clear()
         environment.filters = {name: environment.filters[name] for name in _FILTERS}
+        environment.filters[_IN_TIME] = _in_time
         return environment
 
     def _marker(self, value: Any) -> str:
@@ -546,6 +574,8 @@ class _Template:
                 f"Templates have {{{{ values }}}}, filters, if and for, but not {what} "
                 f"(line {node.lineno})."
             )
+        if is_loop:
+            node.iter = nodes.Filter(node.iter, _IN_TIME, [], [], None, None, lineno=node.lineno)
         for child in node.iter_child_nodes():
             self._check(child, in_loop=in_loop or is_loop)
 

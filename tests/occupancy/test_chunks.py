@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -339,6 +340,25 @@ def test_a_passing_failure_is_tried_again_after_a_while(
     assert room.error_message
     assert room.not_before > datetime.now(UTC)
     OccupancySpaceChunk.objects.update(not_before=datetime.now(UTC))  # the while is over
+    datasets.tick()
+    perform_all()
+    assert len(rows(api, dataset, CAMPUS)) == 3
+
+
+def test_a_storage_that_fails_leaves_nothing_half_published(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform, settings: Settings
+) -> None:
+    dataset = created(api, **JANUARY)
+    while perform_next("short"):
+        pass
+    folder = Path(settings.STORAGES["default"]["OPTIONS"]["location"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "occupancy").write_text("a file where a folder should be")
+    perform_all()
+    assert set(OccupancySpaceChunk.objects.values_list("status", flat=True)) == {"PENDING"}
+    assert not OccupancySpaceChunk.objects.exclude(content_hash=None).exists()
+    (folder / "occupancy").unlink()
+    OccupancySpaceChunk.objects.update(not_before=datetime.now(UTC))
     datasets.tick()
     perform_all()
     assert len(rows(api, dataset, CAMPUS)) == 3

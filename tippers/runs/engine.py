@@ -204,15 +204,24 @@ class RunHandle:
         Raises LostLease, before the block, when the run is no longer ours; an exception in the
         block leaves both undone. The only way for a job to publish what it made.
         """
-        with transaction.atomic():
-            claims.succeed(self._run)
-            yield
+        lines: list[RunLog] = []
+        try:
+            with transaction.atomic():
+                claims.succeed(self._run)
+                yield
+                # In the same commit: a third of a small job's time would go into another one.
+                lines = self._take_lines()
+                RunLog.objects.bulk_create(lines)
+        except BaseException:
+            self._put_back(lines)
+            raise
         self._finished = True
 
     def finish(self) -> None:
         """End the run as SUCCESS, unless the job did so itself."""
         if not self._finished:
-            claims.succeed(self._run)
+            with self.finishing():
+                pass
 
     def stop(self, reason: str) -> None:
         """From the side thread: the next checkpoint raises, and what was registered is stopped."""
@@ -232,16 +241,21 @@ class RunHandle:
 
     def flush(self) -> None:
         """Write the log lines that wait."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-        if not lines:
-            return
+        lines = self._take_lines()
         try:
             RunLog.objects.bulk_create(lines)
         except DatabaseError:
-            with self._lock:
-                self._lines = lines + self._lines
+            self._put_back(lines)
             raise
+
+    def _take_lines(self) -> list[RunLog]:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        return lines
+
+    def _put_back(self, lines: list[RunLog]) -> None:
+        with self._lock:
+            self._lines = lines + self._lines
 
 
 class Follower(Protocol):
