@@ -91,7 +91,7 @@ class TemplateConfigSerializer(WithLabel, Serializer):
             if not isinstance(value, list) or not value or not all(map(_is_scalar, value)):
                 raise ValidationError({"value": "For in, give a list of texts or numbers."})
         elif operator == "contains":
-            if not isinstance(value, str) or not value:
+            if not isinstance(value, str) or not value or not _is_scalar(value):
                 raise ValidationError({"value": "For contains, give the text to look for."})
         elif not _is_scalar(value):
             raise ValidationError({"value": "Give one text, number or boolean."})
@@ -99,7 +99,10 @@ class TemplateConfigSerializer(WithLabel, Serializer):
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    """A JSON value that a column can be compared with and that PostgreSQL can store."""
+    if isinstance(value, str):
+        return not any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in value)
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 class RegexConfigSerializer(WithLabel, Serializer):

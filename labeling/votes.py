@@ -165,7 +165,7 @@ def template_mask(rows: pa.Table, config: Mapping[str, Any]) -> pa.ChunkedArray:
             "==": pc.equal, "!=": pc.not_equal,
         }[operator]  # fmt: skip
         return compare(column, _scalar(value, column.type))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise CannotBeDone(
             f"the column {config['field']} is {column.type}, "
             f"which cannot be compared as {operator} {value!r}"

@@ -76,6 +76,7 @@ class Sandbox:
             },
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -90,6 +91,8 @@ class Sandbox:
             bufsize=0,
         )
         try:
+            if self._killed:  # by another thread, before there was a process
+                raise SandboxFailed("it was stopped")
             self._exchange(self._setup, 0, START_SECONDS)
             _, text, row = self._exchange(self._code, 0, CHUNK_SECONDS)
             if row >= 0:
@@ -114,6 +117,7 @@ class Sandbox:
 
     def kill(self) -> None:
         """End the process and whatever it started; from any thread, at any time."""
+        self._killed = True
         process = self._process
         if process is not None and process.poll() is None:
             # Its session is its own, so the group holds it and its children alone.

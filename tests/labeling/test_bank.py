@@ -1,7 +1,12 @@
 """The bank: everything is tried, each failure has its reason, and it stops when it is told to."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import pytest
 
 from labeling import bank
 from labeling.bank import BankResult, Candidate, Shape, train_bank
-from tests.labeling.watching import Stop, Watching
+from tests.labeling.watching import ROOT, Stop, Watching, wait_until
 
 
 def table(rows: int = 300, features: int = 4, classes: int = 3) -> tuple[Any, Any]:
@@ -87,9 +92,7 @@ class Greedy:
 
 class Dying:
     def fit(self, x: Any, y: Any) -> None:
-        import os
-
-        os.abort()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Failing:
@@ -115,7 +118,7 @@ def test_what_hangs_swells_dies_or_fails_appears_with_its_reason_and_harms_no_ot
     assert reasons == {
         "Endless": "it took longer than 2 s",
         "Greedy": reasons["Greedy"],
-        "Dying": "its process ended: signal SIGABRT",
+        "Dying": "its process ended: signal SIGKILL",
         "Failing": "ValueError: these classes are odd",
         "Large": "it is too slow above 10 training rows; there are 90",
     }
@@ -156,22 +159,22 @@ def test_columns_are_prepared_by_what_the_training_part_says_alone() -> None:
     assert sorted(parts.y_test.tolist()) == [0] * 5 + [1] * 5
 
 
+def at_work() -> set[str]:
+    """The processes of every bank on this machine."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if b"labeling.bank\0" in (entry / "cmdline").read_bytes():
+                    found.add(entry.name)
+    return found
+
+
 def test_a_stopped_run_ends_the_bank_and_all_its_children() -> None:
     watching = Watching()
     x, y = table(rows=2000)
 
-    def at_work() -> list[str]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if b"labeling.bank" in (entry / "cmdline").read_bytes():
-                        found.append(entry.name)
-                except OSError:
-                    continue
-        return found
-
-    before = set(at_work())
+    before = at_work()
 
     def stop_when_training() -> None:
         deadline = time.monotonic() + 60
@@ -184,7 +187,30 @@ def test_a_stopped_run_ends_the_bank_and_all_its_children() -> None:
     with pytest.raises(Stop):
         train_bank(x, y, test_size=0.2, random_state=42, watch=watching)
     stopper.join()
-    deadline = time.monotonic() + 5
-    while set(at_work()) - before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not set(at_work()) - before
+    assert wait_until(lambda: not at_work() - before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_nothing_is_left_behind_when_the_worker_is_killed() -> None:
+    script = (
+        "import numpy as np\n"
+        "from labeling.bank import train_bank\n"
+        "from tests.labeling.watching import Watching\n"
+        "class Telling(Watching):\n"
+        "    def progress(self, *said):\n"
+        "        print(said, flush=True)\n"
+        "y = np.arange(20_000) % 3\n"
+        "x = np.random.default_rng(0).normal(size=(20_000, 8)) + y[:, None]\n"
+        "train_bank(x, y, test_size=0.2, random_state=0, watch=Telling())\n"
+    )
+    before = at_work()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    assert "classifiers" in worker.stdout.readline()
+    assert at_work() - before
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    assert wait_until(lambda: not at_work() - before, seconds=2)

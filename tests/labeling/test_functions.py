@@ -86,6 +86,7 @@ def test_template_and_regex_functions_start_active_and_need_no_approval(devices:
         ("/template", {"operator": "in", "value": 3}, "value"),
         ("/template", {"operator": "contains", "value": 3}, "value"),
         ("/template", {"value": {"a": 1}}, "value"),
+        ("/template", {"value": "nul \0"}, "value"),
         ("/template", {"label": 99_999}, "label"),
         ("/regex", {"pattern": "(?=a)"}, "pattern"),
         ("/regex", {"pattern": "("}, "pattern"),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import pytest
 from labeling.sandbox import child, host
 from labeling.sandbox.host import FAULT, Chunk, Sandbox, SandboxFailed
 from labeling.sandbox.names import EXPORTS
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.labeling.watching import ROOT, wait_until
 
 
 def body(*lines: str) -> str:
@@ -30,15 +29,6 @@ def votes(
         code, columns=list(columns), allowed_imports=allowed_imports, rows=count
     ) as running:
         return running.votes(list(columns.values()), count)
-
-
-def wait_until(what: Callable[[], bool], seconds: float = 5) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.02)
-    return what()
 
 
 def is_gone(pid: int) -> bool:

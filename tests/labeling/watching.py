@@ -1,7 +1,11 @@
 """A watch that remembers what it was told and can be asked to stop."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Stop(Exception):
@@ -40,3 +44,13 @@ class Watching:
         self.stopped = True
         for stop in self.stops:
             stop()
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether it became true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.02)
+    return what()
