@@ -206,7 +206,9 @@ class Supervisor:
             name,
             # Labeling code runs in a locked interpreter of its own whoever starts the worker.
             *("-W", "ignore:You're running the worker with superuser privileges"),
-            *("-m", "celery", "-A", "tippers.celery", "-q", "worker", "-P", "prefork"),
+            # Without Django's checks, which would load every view; `make lint` runs them.
+            *("-m", "celery", "-A", "tippers.celery", "-q", "--skip-checks"),
+            *("worker", "-P", "prefork"),
             *("-n", f"{name}@%h", "-Q", queues, "-c", str(slots)),
             *("--without-gossip", "--without-mingle"),
         )
