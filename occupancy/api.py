@@ -23,7 +23,7 @@ class OccupancyDatasetSerializer(ModelSerializer):
 
     interval_seconds = serializers.ChoiceField(choices=INTERVALS, default=3600)
     chunk_days = serializers.IntegerField(min_value=1, max_value=MAX_CHUNK_DAYS, default=30)
-    dagster_run_id = serializers.ReadOnlyField(default=None)
+    dagster_run_id = serializers.CharField(read_only=True, default=None, allow_null=True)
 
     class Meta:
         model = OccupancyDataset

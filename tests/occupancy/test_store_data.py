@@ -56,7 +56,11 @@ def loaded(sessions_db: SessionsDatabase) -> pa.Table:
 
 
 def counted_by_duckdb(sessions: pa.Table) -> dict[int, Rows]:
-    """Per space: (hour, distinct devices summed over its rooms, distinct devices in all of it)."""
+    """Per space: (hour, distinct devices summed over its rooms, distinct devices in all of it).
+
+    All sessions lie in 2017 and last longer than nothing, so the hours of one are those from its
+    start to the last microsecond before its end.
+    """
     with duckdb.connect() as database:
         database.register("sessions", sessions)
         database.execute(f"CREATE TABLE space AS FROM '{STORES}/space.csv'")
@@ -67,12 +71,12 @@ def counted_by_duckdb(sessions: pa.Table) -> dict[int, Rows]:
                 UNION ALL
                 SELECT tree.top, s.space_id
                   FROM space s JOIN tree ON s.parent_space_id = tree.space_id),
-            hours AS (
-                SELECT unnest(generate_series(timestamp '2017-01-01', timestamp '2017-12-31 23:00',
-                                              interval '1 hour')) AS hour),
             present AS (
-                SELECT DISTINCT t.space_id, h.hour, t.mac_address FROM sessions t JOIN hours h
-                    ON t.start_time < h.hour + interval '1 hour' AND t.end_time > h.hour)
+                SELECT DISTINCT space_id, mac_address, unnest(generate_series(
+                           date_trunc('hour', start_time),
+                           date_trunc('hour', end_time - interval '1 microsecond'),
+                           interval '1 hour')) AS hour
+                  FROM sessions)
             SELECT tree.top, strftime(hour, '%Y-%m-%dT%H:%M:%S'),
                    count(*), count(DISTINCT mac_address)
               FROM present JOIN tree USING (space_id)
