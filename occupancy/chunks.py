@@ -85,7 +85,8 @@ def plan(
 
     `parents` names the space above each, above the dataset's root too, so that what other datasets
     have there notices. Put back is what failed, what is provisional, and whatever lies above something that is not
-    complete or not what it was. Chunks that somebody is computing are left alone.
+    complete or not what it was. What somebody is computing is left alone, save a space that has
+    got something new below it: that is taken away, and the fence discards what comes of it.
     """
     ids = planned.space_ids.tolist()
     numbers = planned.windows.tolist()
@@ -119,11 +120,11 @@ _PLAN = """
                status = CASE WHEN c.status = 'COMPLETED' AND NOT c.provisional
                               AND c.space_type = w.space_type
                              THEN 'COMPLETED' ELSE 'PENDING' END,
-               attempt = 0, failures = 0, not_before = clock_timestamp()
+               token = NULL, attempt = 0, failures = 0, not_before = clock_timestamp()
           FROM wanted w
          WHERE c.space_id = w.space_id AND c.interval_seconds = w.interval_seconds
            AND c.chunk_start = w.chunk_start AND c.chunk_end = w.chunk_end
-           AND c.status <> 'RUNNING'
+           AND (c.status <> 'RUNNING' OR c.space_type <> w.space_type)
            AND (c.status <> 'COMPLETED' OR c.provisional OR c.space_type <> w.space_type
                 OR c.parent_space_id IS DISTINCT FROM w.parent_space_id)
     )
@@ -142,16 +143,18 @@ _BELOW = f"""occupancy_space_chunks below
 # As `inputs_hash` below computes it.
 _RESET_ABOVE = f"""
     UPDATE occupancy_space_chunks c
-       SET status = 'PENDING', attempt = 0, failures = 0, not_before = clock_timestamp(),
-           error_message = NULL
-     WHERE c.space_type = 'derived' AND c.status IN ('COMPLETED', 'FAILED')
+       SET status = 'PENDING', token = NULL, attempt = 0, failures = 0,
+           not_before = clock_timestamp(), error_message = NULL
+     WHERE c.space_type = 'derived'
        AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
        AND c.chunk_end - c.chunk_start = %s
        AND NOT EXISTS (SELECT 1 FROM {_BELOW} AND below.status = 'FAILED')
-       AND (EXISTS (SELECT 1 FROM {_BELOW} AND below.status <> 'COMPLETED')
-            OR c.inputs_hash IS DISTINCT FROM
-               (SELECT md5(coalesce(string_agg(below.space_id || ':' || below.content_hash, ','
-                                               ORDER BY below.space_id), '')) FROM {_BELOW}))
+       AND (c.status = 'RUNNING' AND EXISTS (SELECT 1 FROM {_BELOW} AND below.status = 'PENDING')
+            OR c.status IN ('COMPLETED', 'FAILED') AND (
+               EXISTS (SELECT 1 FROM {_BELOW} AND below.status <> 'COMPLETED')
+               OR c.inputs_hash IS DISTINCT FROM
+                  (SELECT md5(coalesce(string_agg(below.space_id || ':' || below.content_hash, ','
+                                                  ORDER BY below.space_id), '')) FROM {_BELOW})))
 """  # noqa: S608 - constants
 
 

@@ -93,13 +93,15 @@ class HealthSerializer(serializers.Serializer):  # type: ignore[type-arg]  # sch
     """The answer of both endpoints."""
 
     status = serializers.CharField()
+    ready = serializers.BooleanField()
     local_mode = serializers.BooleanField()
     details = serializers.DictField(child=serializers.CharField())
 
 
-def _body(parts: list[Part], *, ready: bool) -> dict[str, object]:
+def _body(parts: list[Part], status: str) -> dict[str, object]:
     return {
-        "status": "healthy" if ready else "not ready",
+        "status": status,
+        "ready": all(part.ok for part in parts),
         "local_mode": settings.LOCAL_MODE,
         "details": {part.name: part.message for part in parts},
     }
@@ -113,7 +115,7 @@ class HealthView(APIView):
 
     @extend_schema(responses=HealthSerializer)
     def get(self, request: Request) -> Response:
-        return Response(_body(ask(), ready=True))
+        return Response(_body(ask(), "healthy"))
 
 
 class ReadyView(APIView):
@@ -125,5 +127,6 @@ class ReadyView(APIView):
     @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer})
     def get(self, request: Request) -> Response:
         parts = ask()
-        ready = all(part.ok for part in parts)
-        return Response(_body(parts, ready=ready), status=200 if ready else 503)
+        if all(part.ok for part in parts):
+            return Response(_body(parts, "healthy"))
+        return Response(_body(parts, "not ready"), status=503)

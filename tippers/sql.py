@@ -250,10 +250,16 @@ def _judged(rendered: "_Rendered", dialect: str) -> _Judged:
 
 
 _WRITES_FILES = {"OUTFILE", "DUMPFILE"}
+MAX_BRACKETS = 4  # sqlglot's time doubles with each [ in another: 16 took 3.4 s
 
 
 def _check_signs(text: str, tokens: list[_Token]) -> None:
     """What no parser is needed to see."""
+    depth = 0
+    for token in tokens:
+        depth += {"[": 1, "]": -1}.get(token.text, 0)
+        if depth > MAX_BRACKETS:
+            raise SqlRefused(f"Arrays are nested too deeply.{_line(text, token.start)}")
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         after = following.upper if following else ""
         said = None
@@ -509,6 +515,8 @@ class _Template:
                 f"The template: {error.message}; query_template_params defines {there}.",
                 field="query_template_params",
             ) from None
+        except (RecursionError, SyntaxError, MemoryError):
+            raise SqlRefused("The template is nested too deeply or too large.") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise SqlRefused(f"The template cannot be rendered: {error}.") from None
         return _Rendered(output, self.values)

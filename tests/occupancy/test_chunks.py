@@ -259,6 +259,28 @@ def test_what_a_drain_leaves_undone_the_roll_up_does(
     assert computations() == before
 
 
+def test_a_room_that_comes_while_its_floor_is_computed_is_not_left_out(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform
+) -> None:
+    dataset = created(api, **JANUARY)
+    slow = claimed_drain()
+    batch = chunks.claim_sources(slow.token)
+    assert batch is not None
+    made = batches._made(slow, batch)
+    campus.add_spaces({1002: FLOOR, 10000: ATTIC})
+    campus.add_sessions([("E", 1002, "2024-01-10 10:00", "2024-01-10 11:00")])
+    campus.add_sessions([("E", 10000, "2024-01-10 10:00", "2024-01-10 11:00")])
+    created(api, **JANUARY)
+    while perform_next("short"):
+        pass
+    # Two rooms of seven chunks; the attic is no mere room any more, and all else is above news.
+    assert chunks.publish(slow.token, made) == 2
+    perform_all()
+    assert rows(api, dataset, FLOOR)[2] == ("2024-01-10T10:00:00", 3, 2)
+    assert rows(api, dataset, ATTIC)[0] == ("2024-01-10T10:00:00", 2, 2)
+    assert rows(api, dataset, CAMPUS)[2] == ("2024-01-10T10:00:00", 5, 3)
+
+
 def test_datasets_take_turns(
     api: APIClient, campus: SessionsDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

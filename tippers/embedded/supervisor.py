@@ -227,22 +227,20 @@ class Supervisor:
             answer = self._ask_ready(listener)
             if answer is None:
                 continue
-            status, details = answer
-            if status == 200:
+            ready, details = answer
+            if ready:
                 return
             missing = ", ".join(f"{name}: {said}" for name, said in details.items())
         raise CannotStart(f"Not ready after {READY_SECONDS:.0f} s: {missing or 'no reason given'}.")
 
-    def _ask_ready(self, listener: socket.socket) -> tuple[int, dict[str, str]] | None:
-        """Status and details of /health/ready, watching the children while it takes its time."""
+    def _ask_ready(self, listener: socket.socket) -> tuple[bool, dict[str, str]] | None:
+        """What /health says, watching the children while it takes its time."""
         host, port = listener.getsockname()[:2]
         host = SHOWN_FOR_ALL_ADDRESSES.get(host, host)
         received = b""
         try:
             with socket.create_connection((host, port), timeout=5) as connection:
-                request = (
-                    "GET /health/ready HTTP/1.0\r\nHost: localhost\r\nAccept: application/json"
-                )
+                request = "GET /health HTTP/1.0\r\nHost: localhost\r\nAccept: application/json"
                 connection.sendall(f"{request}\r\n\r\n".encode())
                 connection.setblocking(False)
                 for _ in range(200):
@@ -256,10 +254,10 @@ class Supervisor:
                     received += data
         except OSError:
             return None
-        head, _, body = received.partition(b"\r\n\r\n")
         try:
-            return int(head.split()[1]), json.loads(body)["details"]
-        except (IndexError, ValueError, KeyError, TypeError):
+            body = json.loads(received.partition(b"\r\n\r\n")[2])
+            return body["ready"], body["details"]
+        except (ValueError, KeyError, TypeError):
             return None
 
     def _watch(self) -> None:
