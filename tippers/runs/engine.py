@@ -30,7 +30,7 @@ from django.db.models import Q
 from kombu.exceptions import OperationalError as BrokerError
 
 from tippers.errors import CannotBeDone, NotFound, NotPossibleNow
-from tippers.runs import claims
+from tippers.runs import claims, parents
 from tippers.runs.claims import LostLease
 from tippers.runs.models import ACTIVE, Heartbeat, Queue, Run, RunLog, RunStatus
 
@@ -106,22 +106,32 @@ def launch(
     key: str,
     args: dict[str, Any],
     created_by: AbstractBaseUser | AnonymousUser | None = None,
+    parent: Run | None = None,
 ) -> Run:
     """Write the run in the caller's transaction; a worker is told when that commits.
 
     `key` names the work including its definition. While a run with the same key is active, that
-    run is returned instead of a second one.
+    run is returned instead of a second one; a `parent` adopts it if it has none.
     """
     declared = JOBS[job_name]
     user_id = getattr(created_by, "pk", None)
     while True:
-        run = Run(job=job_name, queue=declared.queue, args=args, key=key, created_by_id=user_id)
+        run = Run(
+            job=job_name,
+            queue=declared.queue,
+            args=args,
+            key=key,
+            created_by_id=user_id,
+            parent=parent,
+        )
         Run.objects.bulk_create([run], ignore_conflicts=True)
         # On a conflict the row is not ours; the one that is may end before we read it.
         active = Run.objects.filter(key=key, status__in=ACTIVE).first()
         written = Run.objects.filter(run_id=run.run_id).first()
         if (found := written or active) is not None:
             break
+    if parent is not None:
+        Run.objects.filter(run_id=found.run_id, parent=None).update(parent=parent)
     transaction.on_commit(lambda: send_hint(declared.queue), robust=True)
     return found
 
@@ -135,10 +145,17 @@ def send_hint(queue: str) -> None:
 
 
 def cancel(run_id: uuid.UUID) -> Run:
-    """The row says CANCELLED at once; the worker notices within seconds and stops its work."""
-    if claims.cancel(run_id):
-        return Run.objects.get(run_id=run_id)
+    """The row says CANCELLED at once; the worker notices within seconds and stops its work.
+
+    A parent takes its active children with it.
+    """
+    cancelled = claims.cancel(run_id)
     run = Run.objects.filter(run_id=run_id).first()
+    if cancelled and run is not None:
+        for child_id in run.children.filter(status__in=ACTIVE).values_list("run_id", flat=True):
+            claims.cancel(child_id)
+        _settle_parent_of(run)
+        return run
     if run is None:
         raise NotFound(f"Run {run_id} does not exist.")
     raise NotPossibleNow(f"Run {run_id} has ended already: {run.status}.")
@@ -209,6 +226,7 @@ class RunHandle:
             with transaction.atomic():
                 claims.succeed(self._run)
                 yield
+                _settle_parent_of(self._run)
                 # In the same commit: a third of a small job's time would go into another one.
                 lines = self._take_lines()
                 RunLog.objects.bulk_create(lines)
@@ -291,13 +309,21 @@ def _call(declared: Job, handle: RunHandle, run: Run) -> None:
     except CannotBeDone as refused:
         handle.log(refused.detail, "ERROR")
         claims.fail(run, refused.detail)
+        _settle_parent_of(run)
     except Exception as error:  # whatever a job raises is recorded on its row
         log.exception("run %s (%s) failed", run.run_id, run.job)
         handle.log(traceback.format_exc(), "ERROR")
         sentence = f"{type(error).__name__}: {error}"
         if claims.retry_or_fail(run, sentence):
             handle.log("it will be tried again", "WARNING")
+        else:
+            _settle_parent_of(run)
         close_old_connections()
+
+
+def _settle_parent_of(run: Run) -> None:
+    if run.parent_id is not None:
+        parents.settle(run.parent_id)
 
 
 def perform_next(queue: str, follower: Follower | None = None) -> bool:
@@ -341,6 +367,7 @@ def sweep() -> None:
     swept = claims.sweep()
     if swept.requeued or swept.failed:
         log.warning("lost workers: %s runs requeued, %s failed", swept.requeued, swept.failed)
+    parents.heal()
     for queue in Queue.values:
         for _ in range(min(claims.waiting(queue), _free_slots(queue))):
             send_hint(queue)

@@ -52,6 +52,10 @@ class Run(models.Model):
         STARTED           -> FAILURE     the tenth worker was lost with it
         PENDING, STARTED  -> CANCELLED   at once; the holder notices within seconds
 
+    A parent run (`parents.py`) consists of its children: it is STARTED from its launch, holds no
+    lease, and ends with its last child: FAILURE if any failed, else CANCELLED if any was
+    cancelled, else SUCCESS.
+
     Times are the database's clock. `args` are ids, never secrets.
     """
 
@@ -61,6 +65,9 @@ class Run(models.Model):
     args = models.JSONField(default=dict)
     key = models.CharField(max_length=300)
     status = models.CharField(max_length=10, choices=RunStatus.choices, default=RunStatus.PENDING)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children"
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
