@@ -242,6 +242,10 @@ def _judged(rendered: "_Rendered", dialect: str) -> _Judged:
         tokens.pop()
     if not tokens:
         raise SqlRefused("There is no query; write SELECT ... or WITH ... SELECT ...")
+    if tokens[0].upper not in {"SELECT", "WITH"} and tokens[0].text != "(":
+        raise SqlRefused(
+            f"{tokens[0].text[:20]} does not begin a query; write SELECT ... or WITH ... SELECT ..."
+        )
     text = text[: tokens[-1].end]
     _check_signs(text, tokens)
     places = _index_values_places(text, tokens)
@@ -309,7 +313,9 @@ def _check_tree(text: str, tokens: list[_Token], dialect: str) -> None:
     except RecursionError:
         raise SqlRefused("The query is nested too deeply to be checked.") from None
     ours = {(token.start, token.end) for token in tokens if token.kind in {"string", "name"}}
-    theirs = {(each.start, each.end + 1) for each in read if each.token_type in _quoted_types()}
+    quoted = [each for each in read if each.token_type in _quoted_types()]
+    # MySQL's 0xFF is a number to us and a string to them; it has no quotes to disagree on.
+    theirs = {(each.start, each.end + 1) for each in quoted if text[each.start] != "0"}
     if ours != theirs:
         raise SqlRefused(
             "It is not certain where a string in the query ends; write it as plain '...'."
@@ -596,18 +602,16 @@ def _text(value: Any) -> str:
     match value:
         case _Unknown():
             return "0"
-        case None | list() | tuple() | dict():
-            raise SqlRefused(
-                f"A value within '...' must be text, a number or a time, not {value!r:.40}.",
-                field="query_template_params",
-            )
-        case bool():
-            return "true" if value else "false"
+        case str() | int() | float() | Decimal():
+            return str(value).lower() if isinstance(value, bool) else str(value)
         case datetime():
             return value.isoformat(sep=" ")
         case date():
             return value.isoformat()
-    return str(value)
+    raise SqlRefused(
+        f"Text, a number or a time can be written here, not {value!r:.40}.",
+        field="query_template_params",
+    )
 
 
 class _Writer:
@@ -630,11 +634,6 @@ class _Writer:
                 return f"({text})" if text.startswith("-") else text
             case list() | tuple():
                 return ", ".join(self.literal(member) for member in value) or "NULL"
-            case dict():
-                raise SqlRefused(
-                    "An object cannot be a value in a query; name one of its members.",
-                    field="query_template_params",
-                )
         return self.quoted(_text(value))
 
     def quoted(self, text: str) -> str:
