@@ -79,7 +79,7 @@ class JsonObjectField(serializers.DictField):
 ASSET_FIELDS = (
     "name", "sql_query", "query_template_params", "partition_type", "partition_config",
     "storage_path", "is_materialized", "materialized_at", "row_count", "created_at", "updated_at",
-    "is_stale", "byte_size", "column_stats", "dagster_run_id",
+    "is_stale", "stale_reason", "byte_size", "column_stats", "dagster_run_id",
 )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ class SqlAssetSerializer(OfConceptSerializer):
     query_template_params = JsonObjectField(required=False, allow_null=True)
     partition_config = JsonObjectField(required=False, allow_null=True)
     is_stale = serializers.BooleanField(read_only=True)
+    stale_reason = serializers.CharField(read_only=True, allow_null=True)
     column_stats = serializers.ListField(
         child=serializers.DictField(), read_only=True, allow_null=True
     )
@@ -303,6 +304,7 @@ class CatalogEntrySerializer(serializers.Serializer[SqlAsset]):
     name = serializers.CharField()
     is_materialized = serializers.BooleanField()
     is_stale = serializers.BooleanField()
+    stale_reason = serializers.CharField(allow_null=True)
     row_count = serializers.IntegerField(allow_null=True)
     storage_path = serializers.CharField(allow_null=True)
 

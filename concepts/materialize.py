@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def launch(asset: SqlAsset, user: AbstractBaseUser | AnonymousUser | None) -> Run:
+def launch(
+    asset: SqlAsset,
+    user: AbstractBaseUser | AnonymousUser | None,
+    parent: Run | None = None,
+) -> Run:
     """Start materializing; the run that is under way already if there is one for this definition.
 
     CannotBeDone if it needs an index that is not materialized.
@@ -36,9 +40,10 @@ def launch(asset: SqlAsset, user: AbstractBaseUser | AnonymousUser | None) -> Ru
     with transaction.atomic():
         run = engine.launch(
             f"materialize_{asset.kind}",
-            key=f"{asset.kind}:{asset.pk}:{asset.fingerprint()}",
+            key=asset.run_key,
             args={asset.pk_name: asset.pk},
             created_by=user,
+            parent=parent,
         )
         asset.follow(run)
     return run

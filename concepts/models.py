@@ -155,7 +155,28 @@ class SqlAsset(models.Model):
     @property
     def is_stale(self) -> bool:
         """The product was made from something that is no longer so."""
-        return self.is_materialized and self.inputs != self.inputs_now()
+        return self.stale_reason is not None
+
+    @property
+    def stale_reason(self) -> str | None:
+        """What the product was made from that is no longer so, in a sentence; None if nothing is.
+
+        None, too, without a product: it is missing then, not stale.
+        """
+        now, then = self.inputs_now(), self.inputs or {}
+        if not self.is_materialized or now == then:
+            return None
+        # Only names of inputs that there are: one more or fewer comes with another version of us.
+        changed = [name for name in now if now[name] != then.get(name)] or ["definition"]
+        return f"Since it was materialized, {' and '.join(map(self._changed, changed))}."
+
+    def _changed(self, name: str) -> str:
+        """That the input of this name is another one now, in the words of `stale_reason`."""
+        match name:
+            case "connection":
+                return f"the connection {self.connection.name} was pointed to another database"
+            case _:
+                return f"its {name} changed"
 
     def inputs_now(self) -> dict[str, str | None]:
         """What a product made now would be made from: hashes by name of input."""
@@ -176,6 +197,11 @@ class SqlAsset(models.Model):
     def fingerprint(self) -> str:
         """SHA-256 (hex) over everything that decides the result, save the source's own rows."""
         return _hash(self.inputs_now())
+
+    @property
+    def run_key(self) -> str:
+        """The natural key of a run that materializes this asset as it is defined now."""
+        return f"{self.kind}:{self.pk}:{self.fingerprint()}"
 
     def require_materialized(self) -> None:
         """NotPossibleNow unless there is a product to read."""
@@ -308,6 +334,12 @@ class DerivedAsset(SqlAsset):
 
     def inputs_now(self) -> dict[str, str | None]:
         return super().inputs_now() | {"index": self.index.content_sha256}
+
+    def _changed(self, name: str) -> str:
+        if name != "index":
+            return super()._changed(name)
+        became = "got other content" if self.index.is_materialized else "lost its product"
+        return f"the index {self.index.name} {became}"
 
 
 class Rule(DerivedAsset):
