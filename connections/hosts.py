@@ -67,15 +67,14 @@ def _objection(address: Address, port: int) -> str | None:
     networks = [ipaddress.ip_network(text, strict=False) for text in settings.ALLOWED_DB_NETWORKS]
     if any(address in network for network in networks):
         return None
+    local = settings.LOCAL_MODE and (address.is_loopback or address.is_private)
     kinds = (
-        # The cloud's metadata service is link-local; private would be true of it as well.
+        # The cloud's metadata service is link-local; private is true of it as well.
         (address.is_link_local, "a link-local address"),
-        (address.is_loopback and not settings.LOCAL_MODE, "this machine itself"),
-        (address.is_private and not settings.LOCAL_MODE, "a private address"),
-        (
-            address.is_multicast or address.is_unspecified or address.is_reserved,
-            "no address of a server",
-        ),
+        (address.is_unspecified or address.is_multicast, "no address of a server"),
+        (not local and address.is_loopback, "this machine itself"),
+        (not local and address.is_private, "a private address"),
+        (not local and address.is_reserved, "no address of a server"),
         ((str(address), port) in _own_services(), "a service of our own"),
     )
     return next((reason for holds, reason in kinds if holds), None)

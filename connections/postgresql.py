@@ -67,7 +67,10 @@ def _parameters(target: Target) -> dict[str, str]:
 
 
 def _settings(timeout_s: float) -> str:
-    """One statement that fences the transaction; read only cannot be taken back within it."""
+    """One statement that fences the transaction; read only cannot be taken back within it.
+
+    The default is for whatever comes after a COMMIT.
+    """
     values = {
         "transaction_read_only": "on",
         "timezone": "UTC",
@@ -76,7 +79,8 @@ def _settings(timeout_s: float) -> str:
         "standard_conforming_strings": "on",
     }
     calls = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
-    return f"SELECT {', '.join(calls)}"
+    default = "set_config('default_transaction_read_only', 'on', false)"
+    return f"SELECT {', '.join([*calls, default])}"
 
 
 @contextmanager
@@ -105,6 +109,8 @@ def stream(
             with explain:
                 cursor.execute(_settings(timeout_s))
                 described = cursor.adbc_execute_schema(sql)
+            if not len(described):
+                raise QueryFailed("The query returns no columns.", field="sql_query")
             wrapped, casts = _with_castings(sql, described)
             with explain:
                 cursor.execute(wrapped)

@@ -343,19 +343,27 @@ class _Ranged(io.RawIOBase):
     def tell(self) -> int:
         return self.position
 
+    def readall(self) -> bytes:
+        # Inherited, it would ask for 8 KiB at a time.
+        return self._get(self.size)
+
     def readinto(self, buffer: Any) -> int:
-        last = min(self.position + len(buffer), self.size) - 1
+        data = self._get(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _get(self, length: int) -> bytes:
+        last = min(self.position + length, self.size) - 1
         if last < self.position:
-            return 0
+            return b""
         answer = self.client.get_object(
             **self.place,
             Range=f"bytes={self.position}-{last}",
             IfMatch=self.etag,  # replaced while we read: an error, never a mixture
         )
-        data = answer["Body"].read()
-        buffer[: len(data)] = data
+        data: bytes = answer["Body"].read()
         self.position += len(data)
-        return len(data)
+        return data
 
 
 def _vendor() -> _Folder | _Bucket:

@@ -1,0 +1,471 @@
+"""The fence around user databases: read only, bounded, stoppable, and silent about passwords."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pytest
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a type, and here it reads as one
+
+from connections import query
+from connections.query import DatabaseDown, HostUnknown, QueryFailed, QueryStopped, Target
+from tests.connections.conftest import NASTY
+from tippers import sql
+from tippers.errors import CannotBeDone
+
+
+def table(target: Target, text: str, **kwargs: Any) -> pa.Table:
+    with query.stream(target, text, **kwargs) as reader:
+        return reader.read_all()
+
+
+TYPES = [
+    ("1::int2", pa.int16(), 1),
+    ("1", pa.int32(), 1),
+    ("5000000000", pa.int64(), 5_000_000_000),
+    ("4000000000::oid", pa.int64(), 4_000_000_000),
+    ("1.5::numeric", pa.float64(), 1.5),
+    ("12345678901234567890.12::numeric", pa.float64(), 12345678901234567890.12),
+    ("0.25::real", pa.float32(), 0.25),
+    ("0.1::float8", pa.float64(), 0.1),
+    ("true", pa.bool_(), True),
+    ("'é''\"'", pa.string(), "é'\""),
+    ("'ab'::char(4)", pa.string(), "ab"),
+    ("NULL", pa.string(), None),
+    ("NULL::numeric", pa.float64(), None),
+    ("date '2024-02-29'", pa.date32(), date(2024, 2, 29)),
+    ("time '10:20:30.5'", pa.time64("us"), time_of_day(10, 20, 30, 500_000)),
+    (
+        "timestamptz '2024-01-01 09:00+09'",
+        pa.timestamp("us", "UTC"),
+        datetime(2024, 1, 1, tzinfo=UTC),
+    ),
+    (
+        "(timestamp '2024-01-01 09:00')::text::timestamptz",
+        pa.timestamp("us", "UTC"),
+        datetime(2024, 1, 1, 9, tzinfo=UTC),
+    ),
+    (
+        "timestamp '2024-01-01 09:00:00.123456'",
+        pa.timestamp("us"),
+        datetime(2024, 1, 1, 9, 0, 0, 123456, tzinfo=UTC).replace(tzinfo=None),
+    ),
+    (
+        "'00000000-0000-0000-0000-00000000000a'::uuid",
+        pa.string(),
+        "00000000-0000-0000-0000-00000000000a",
+    ),
+    ("macaddr '08-00-2B-01-02-03'", pa.string(), "08:00:2b:01:02:03"),
+    ("inet '10.0.0.1'", pa.string(), "10.0.0.1"),
+    ("cidr '10.0.0.0/8'", pa.string(), "10.0.0.0/8"),
+    ("int4range(1, 3)", pa.string(), "[1,3)"),
+    ("'{\"a\": 1}'::jsonb", pa.string(), '{"a": 1}'),
+    ("'{\"a\":1}'::json", pa.string(), '{"a":1}'),
+    ("point(1, 2)", pa.string(), "(1,2)"),
+    ("B'101'", pa.string(), "101"),
+    ("array[1, NULL]", pa.list_(pa.int32()), [1, None]),
+    ("array[1.5, 2]", pa.list_(pa.float64()), [1.5, 2.0]),
+    ("array['a', 'b']", pa.list_(pa.string()), ["a", "b"]),
+    ("array[inet '10.0.0.1/8']", pa.list_(pa.string()), ["10.0.0.1/8"]),
+]
+
+
+def test_every_type_arrives_as_the_design_says(reader: Target) -> None:
+    columns = ", ".join(f"{written} AS c{number}" for number, (written, _, _) in enumerate(TYPES))
+    found = table(reader, f"SELECT {columns}")
+    assert [str(field.type) for field in found.schema] == [str(type_) for _, type_, _ in TYPES]
+    assert list(found.to_pylist()[0].values()) == [value for _, _, value in TYPES]
+
+
+def test_a_result_without_rows_has_its_types(reader: Target) -> None:
+    found = table(reader, "SELECT 1.5::numeric AS a, inet '10.0.0.1' AS b WHERE false")
+    assert (found.num_rows, found.schema.types) == (0, [pa.float64(), pa.string()])
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("1::money AS price", ["price", "money", "price::numeric"]),
+        ("interval '1 day' AS span", ["span", "interval", "EXTRACT(EPOCH FROM span)"]),
+        ("'x'::bytea AS raw", ["raw", "bytea", "encode(raw, 'hex')"]),
+        ("row(1, 2) AS pair", ["pair", "record", "to_json(pair)"]),
+        ("array[interval '1 day'] AS spans", ["spans", "interval"]),
+        ("timestamp 'infinity' AS until", ["until", "infinity", "NULLIF"]),
+        ("date '-infinity' AS since", ["since", "infinity"]),
+    ],
+)
+def test_a_type_that_cannot_be_kept_is_refused_by_column(
+    reader: Target, written: str, words: list[str]
+) -> None:
+    with pytest.raises(QueryFailed) as refused:
+        table(reader, f"SELECT 1 AS a, {written}")
+    assert all(word in refused.value.detail for word in words)
+
+
+def test_names_and_order_survive_the_casting(reader: Target) -> None:
+    text = (
+        'SELECT g::numeric AS "a ""b", g AS n, lower(\'X\') '
+        "FROM generate_series(1, 1000) g ORDER BY g DESC -- comment"
+    )
+    found = table(reader, text)
+    assert found.column_names == ['a "b', "n", "lower"]
+    assert found.column("n").to_pylist() == list(range(1000, 0, -1))
+
+
+def test_the_session_is_in_utc(reader: Target, owner: Cursor) -> None:
+    owner.execute(f"ALTER ROLE {reader.user} SET timezone = 'Asia/Seoul'")
+    found = table(reader, "SELECT current_setting('timezone') AS a, '2024-01-01'::timestamptz AS b")
+    assert found.to_pylist() == [{"a": "UTC", "b": datetime(2024, 1, 1, tzinfo=UTC)}]
+
+
+# --- read only -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scratch(owner: Cursor) -> Iterator[str]:
+    """A table, and a function that adds a row to it when it is called."""
+    owner.execute("""
+        CREATE TABLE scratch (a int);
+        CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS
+            'INSERT INTO scratch VALUES (1) RETURNING a';
+        CREATE FUNCTION unfence() RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN
+            SET TRANSACTION READ WRITE;
+            INSERT INTO scratch VALUES (2);
+            RETURN 'done';
+        END $$;
+    """)
+    yield "scratch"
+    owner.execute("DROP FUNCTION sneak(); DROP FUNCTION unfence(); DROP TABLE scratch")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT sneak()",
+        "SELECT unfence()",
+        "INSERT INTO scratch VALUES (1) RETURNING a",
+        "WITH x AS (DELETE FROM scratch RETURNING a) SELECT a FROM x",
+        "SELECT 1 INTO elsewhere",
+        "CREATE TABLE elsewhere (a int)",
+        "SELECT set_config('transaction_read_only', 'off', true) FROM scratch",
+        "SELECT 1; INSERT INTO scratch VALUES (1)",
+        "COMMIT; INSERT INTO scratch VALUES (1) RETURNING a",
+        "COMMIT",
+    ],
+)
+def test_the_server_itself_refuses_to_write(
+    target: Target, owner: Cursor, scratch: str, text: str
+) -> None:
+    """Even for the owner, and without the judge of queries."""
+    owner.execute(f"INSERT INTO {scratch} VALUES (0)")
+    with pytest.raises(QueryFailed):
+        table(target, text)
+    with pytest.raises(QueryFailed):
+        query.fetch(target, text)
+    owner.execute(f"SELECT a FROM {scratch}")
+    assert owner.fetchall() == [(0,)]
+
+
+def test_strings_are_read_by_the_standard_whatever_the_role_says(
+    reader: Target, owner: Cursor
+) -> None:
+    owner.execute(f"ALTER ROLE {reader.user} SET standard_conforming_strings = off")
+    assert table(reader, r"SELECT 'a\' AS a").to_pylist() == [{"a": "a\\"}]
+
+
+# --- errors and secrets ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SELEC 1", 'syntax error at or near "SELEC"'),
+        ("SELECT * FROM nowhere", 'relation "nowhere" does not exist'),
+        ("SELECT nme FROM (SELECT 1 AS name) q", "Perhaps you meant to reference the column"),
+        ("SELECT 1 / (3 - g) FROM generate_series(1, 5) g", "division by zero"),
+        ("SELECT 1 / (500000 - g) FROM generate_series(1, 1000000) g", "division by zero"),
+        ("SELECT * FROM pg_authid", "permission denied"),
+    ],
+)
+def test_a_bad_query_gets_the_servers_own_sentence(reader: Target, text: str, words: str) -> None:
+    for ask in (table, query.fetch):
+        with pytest.raises(QueryFailed) as failed:
+            ask(reader, text)  # type: ignore[operator]  # two functions of one shape
+        assert words in failed.value.detail
+        assert "Query was" not in failed.value.detail
+        assert "SQLSTATE" not in failed.value.detail
+
+
+def test_a_slow_query_is_stopped_by_the_server(reader: Target) -> None:
+    begun = time.monotonic()
+    with pytest.raises(QueryFailed, match=r"longer than 0\.3 seconds"):
+        table(reader, "SELECT pg_sleep(20)::text", timeout_s=0.3)
+    with pytest.raises(QueryFailed, match=r"longer than 0\.3 seconds"):
+        query.fetch(reader, "SELECT pg_sleep(20)", timeout_s=0.3)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_nasty_password_signs_in(reader: Target) -> None:
+    assert table(reader, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
+    assert query.fetch(reader, "SELECT 1") == [(1,)]
+    assert query.test(reader)["status"] == "success"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user": "nobody at all"},
+        {"database": "no such database"},
+        {"port": 9},
+        {"host": "no-such-host.invalid"},
+    ],
+)
+def test_no_error_tells_the_password(reader: Target, change: dict[str, Any]) -> None:
+    wrong = dataclasses.replace(reader, **change)
+    told = [repr(wrong), query.test(wrong)["message"]]
+    for ask in (table, query.fetch):
+        with pytest.raises((QueryFailed, DatabaseDown, HostUnknown)) as failed:
+            ask(wrong, "SELECT 1")  # type: ignore[operator]  # two functions of one shape
+        error: BaseException | None = failed.value
+        while error is not None:  # what a traceback in a log would show
+            told.append(f"{error} {error.args}")
+            error = None if error.__suppress_context__ else error.__cause__ or error.__context__
+    spellings = {NASTY, quote(NASTY), quote(NASTY, safe=""), "p w@%41"}
+    assert not [each for text in told for each in spellings if each in text]
+
+
+def test_a_message_that_quotes_the_password_is_blanked(reader: Target) -> None:
+    with pytest.raises(QueryFailed) as failed:
+        query.fetch(reader, "SELECT %s::int", [NASTY])
+    assert "***" in failed.value.detail
+    assert NASTY not in failed.value.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"password": "wrong"}, QueryFailed),
+        ({"database": "no such database"}, QueryFailed),
+        ({"port": 9}, DatabaseDown),
+        ({"host": "no-such-host.invalid"}, HostUnknown),
+    ],
+)
+def test_only_what_may_pass_is_worth_another_try(
+    reader: Target, change: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        table(dataclasses.replace(reader, **change), "SELECT 1")
+
+
+def test_a_server_that_goes_away_in_the_middle_is_down(reader: Target, owner: Cursor) -> None:
+    text = "SELECT g, repeat('x', 200) AS x FROM generate_series(1, 3000000) g"
+    with (
+        pytest.raises(DatabaseDown),
+        query.stream(reader, text) as batches,
+    ):
+        for _ in batches:
+            owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
+                [reader.user],
+            )
+
+
+# --- size and stopping -----------------------------------------------------------------------
+
+
+def test_a_million_rows_take_the_memory_of_a_few_batches(reader: Target) -> None:
+    pool = pa.default_memory_pool()
+    before, highest, rows, size = pool.bytes_allocated(), 0, 0, 0
+    text = "SELECT g, g::numeric AS n, md5(g::text) AS m FROM generate_series(1, 1000000) g"
+    with query.stream(reader, text) as batches:
+        for batch in batches:
+            rows += batch.num_rows
+            largest = max(size, batch.get_total_buffer_size())
+            size = largest
+            highest = max(highest, pool.bytes_allocated() - before)
+    assert rows == 1_000_000
+    assert size < 32 * 2**20
+    assert highest < 64 * 2**20
+
+
+def sessions_of(reader: Target, owner: Cursor) -> int:
+    owner.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [reader.user])
+    ((count,),) = owner.fetchall()
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT pg_sleep(30)::text",
+        "SELECT g, repeat('x', 100) AS x FROM generate_series(1, 100000000) g",
+        "SELECT g, h FROM generate_series(1, 100000) g, generate_series(1, 100000) h",
+    ],
+)
+def test_another_thread_stops_a_query_within_a_second(
+    reader: Target, owner: Cursor, text: str
+) -> None:
+    stops: list[Any] = []
+    stopped_at: list[float] = []
+
+    @contextmanager
+    def on_stop(stop: Any) -> Iterator[None]:
+        stops.append(stop)
+        stopper.start()
+        yield
+
+    def stop_when_it_runs() -> None:
+        while True:
+            owner.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE usename = %s AND state = 'active'"
+                " AND query NOT LIKE '%%set_config%%'",
+                [reader.user],
+            )
+            if owner.fetchall():
+                break
+            time.sleep(0.01)
+        time.sleep(0.3)  # into the middle of it
+        stopped_at.append(time.monotonic())
+        stops[0]()
+
+    stopper = threading.Thread(target=stop_when_it_runs)
+    with pytest.raises(QueryStopped), query.stream(reader, text, on_stop=on_stop) as batches:
+        for _ in batches:
+            pass
+    took = time.monotonic() - stopped_at[0]
+    stopper.join()
+    assert took < 1
+    until = time.monotonic() + 20  # its server process first removes what it had on disk
+    while sessions_of(reader, owner):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_reader_may_leave_early(reader: Target) -> None:
+    text = "SELECT g, h FROM generate_series(1, 100000) g, generate_series(1, 100000) h"
+    with query.stream(reader, text) as batches:
+        batches.read_next_batch()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1
+
+
+def test_a_result_beyond_the_bounds_is_refused(
+    reader: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "MAX_ROWS", 1000)
+    with pytest.raises(QueryFailed, match="more than 1,000 rows"):
+        table(reader, "SELECT g FROM generate_series(1, 2000000) g")
+
+
+# --- small results and the test --------------------------------------------------------------
+
+
+def test_fetch_takes_parameters(reader: Target) -> None:
+    assert query.fetch(reader, "SELECT %s, %s", [1, "it's"]) == [(1, "it's")]
+    assert query.fetch(reader, "SELECT 1 WHERE 1 = ANY(%s)", [[1, 2]]) == [(1,)]
+    assert query.fetch(reader, "SELECT '100%' LIKE '%0%'") == [(True,)]
+
+
+def test_the_test_says_what_it_found(reader: Target, target: Target) -> None:
+    found = query.test(reader)
+    assert (found["status"], found["message"]) == ("success", "Connection successful")
+    assert found["server_version"].startswith("PostgreSQL ")
+    assert 0 < found["latency_ms"] < 10_000
+    assert found["warnings"] == []
+    (warning,) = query.test(target)["warnings"]
+    assert "superuser" in warning
+    assert "CREATE ROLE" in warning
+
+
+def test_the_test_warns_of_a_role_that_can_write(
+    reader: Target, owner: Cursor, scratch: str
+) -> None:
+    owner.execute(f"GRANT UPDATE ON {scratch} TO {reader.user}")
+    (warning,) = query.test(reader)["warnings"]
+    assert "can write" in warning
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "postgresql://bob:p%40%20w@db.example:6543/data%2Fbase",
+            Target("postgresql", "db.example", 6543, "data/base", "bob", "p@ w"),
+        ),
+        ("postgres://bob@h/d", Target("postgresql", "h", 5432, "d", "bob", "")),
+        ("mysql://bob:x@[::1]/d", Target("mysql", "::1", 3306, "d", "bob", "x")),
+    ],
+)
+def test_a_target_is_read_from_a_url(url: str, expected: Target) -> None:
+    assert Target.from_url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:///x", "postgresql://h/d?sslmode=verify-full"])
+def test_a_url_that_is_not_understood_is_refused(url: str) -> None:
+    with pytest.raises(CannotBeDone):
+        Target.from_url(url)
+
+
+# --- with the renderer -----------------------------------------------------------------------
+
+INDEXED = [
+    ("g", None),
+    ("g * 5000000000", None),
+    ("g / 4.0", "numeric"),
+    ("g / 4.0::float8", None),
+    ("(g / 3.0)::real", None),
+    ("'it''s \"' || g || '\\'", None),
+    ("('00000000-0000-0000-0000-00000000000' || g)::uuid", "uuid"),
+    ("('08:00:2b:01:02:0' || g)::macaddr", "macaddr"),
+    ("('10.0.0.' || g)::inet", "inet"),
+    ("timestamp '2024-01-01' + g * interval '1.000001 s'", None),
+    ("timestamptz '2024-01-01' + g * interval '1.000001 s'", None),
+    ("date '2024-01-01' + g", None),
+    ("time '10:00' + g * interval '1 s'", None),
+    ("('k' || g)::char(9)", "bpchar"),
+    ("g > 2", None),
+]
+
+
+@pytest.mark.parametrize(("written", "source_type"), INDEXED)
+def test_index_values_find_the_rows_that_they_came_from(
+    reader: Target, written: str, source_type: str | None
+) -> None:
+    source = f"SELECT CASE WHEN g < 9 THEN {written} END AS v, g FROM generate_series(1, 9) g"
+    index = table(reader, source)
+    told = (index.schema.field("v").metadata or {}).get(b"source_type")
+    assert told == (source_type.encode() if source_type else None)
+    for operator, expected in (("IN", {*range(1, 9)}), ("NOT IN", set())):
+        text = sql.render(
+            f"WITH q AS ({source}) SELECT g FROM q WHERE v {operator} (:index_values)",
+            dialect="postgresql",
+            index_values=index.column("v"),
+            index_type=source_type,
+        )
+        assert set(table(reader, text).column("g").to_pylist()) == expected
+    empty = sql.render(
+        f"WITH q AS ({source}) SELECT g FROM q WHERE v IN (:index_values)",
+        dialect="postgresql",
+        index_values=index.column("v").slice(0, 0),
+        index_type=source_type,
+    )
+    assert table(reader, empty).num_rows == 0
+
+
+def test_half_a_million_index_values_work_as_five_do(reader: Target) -> None:
+    values = table(reader, "SELECT 'mac' || g AS v FROM generate_series(1, 500000) g").column("v")
+    text = sql.render(
+        "SELECT count(*) AS n FROM (SELECT 'mac' || g AS v FROM generate_series(499996, 500010) g)"
+        " q WHERE v IN (:index_values)",
+        dialect="postgresql",
+        index_values=values,
+    )
+    assert table(reader, text).to_pylist() == [{"n": 5}]
