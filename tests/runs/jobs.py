@@ -5,7 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from tippers.errors import CannotBeDone
-from tippers.runs.engine import RunHandle, job
+from tippers.runs.engine import RunHandle, job, launch
+from tippers.runs.models import ACTIVE, Run
+from tippers.runs.parents import launch_parent, parent_job
 
 MINUTE = timedelta(minutes=1)
 
@@ -51,3 +53,35 @@ def break_down(run: RunHandle, *, until_attempt: int) -> None:
     run.log("about to divide")
     if run.attempt < until_attempt:
         raise ZeroDivisionError("planned")
+
+
+@job(queue="short", timeout=MINUTE)
+def obey(run: RunHandle) -> None:
+    """Do nothing, well."""
+
+
+@parent_job
+def raise_family(parent: Run) -> str | None:
+    """Children by `stages`: lists of words, each stage launched when the one before has ended.
+
+    A word is a child's name, "refuse" one that fails; "family:x" is a parent with that one child, "family:" one without any.
+    While the file `breaks` exists, it refuses to go on.
+    """
+    if Path(parent.args.get("breaks", "/nowhere")).exists():
+        raise CannotBeDone("It is broken.")
+    if parent.children.filter(status__in=ACTIVE).exists():
+        return None
+    stage = parent.args.get("stage", 0)
+    if stage < len(parent.args["stages"]):
+        Run.objects.filter(run_id=parent.run_id).update(args=parent.args | {"stage": stage + 1})
+        parent.args["stage"] = stage + 1
+        for word in parent.args["stages"][stage]:
+            kind, _, inner = word.partition(":")
+            if kind == "family":
+                stages = [[inner]] if inner else []
+                launch_parent("raise_family", key=word, args={"stages": stages}, parent=parent)
+            elif word == "refuse":
+                launch("refuse", key=word, args={"sentence": "No refuse."}, parent=parent)
+            else:
+                launch("obey", key=word, args={}, parent=parent)
+    return None

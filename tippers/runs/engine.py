@@ -25,7 +25,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol
 
 from celery import current_app, shared_task
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, OperationalError, close_old_connections, transaction
 from django.db.models import Q
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -149,16 +149,25 @@ def cancel(run_id: uuid.UUID) -> Run:
 
     A parent takes its active children with it.
     """
-    cancelled = claims.cancel(run_id)
+    with transaction.atomic():
+        cancelled = _cancel_with_children(run_id)
+    if cancelled:
+        _settle_above(run_id)
     run = Run.objects.filter(run_id=run_id).first()
     if cancelled and run is not None:
-        for child_id in run.children.filter(status__in=ACTIVE).values_list("run_id", flat=True):
-            claims.cancel(child_id)
-        _settle_parent_of(run)
         return run
     if run is None:
         raise NotFound(f"Run {run_id} does not exist.")
     raise NotPossibleNow(f"Run {run_id} has ended already: {run.status}.")
+
+
+def _cancel_with_children(run_id: uuid.UUID) -> bool:
+    if not claims.cancel(run_id):
+        return False
+    active = Run.objects.filter(parent_id=run_id, status__in=ACTIVE)
+    for child_id in active.values_list("run_id", flat=True):
+        _cancel_with_children(child_id)
+    return True
 
 
 # --- performing ---------------------------------------------------------------------------
@@ -226,7 +235,6 @@ class RunHandle:
             with transaction.atomic():
                 claims.succeed(self._run)
                 yield
-                _settle_parent_of(self._run)
                 # In the same commit: a third of a small job's time would go into another one.
                 lines = self._take_lines()
                 RunLog.objects.bulk_create(lines)
@@ -234,6 +242,9 @@ class RunHandle:
             self._put_back(lines)
             raise
         self._finished = True
+        # After the commit: the block holds locks that the parent's turn may want, and what goes
+        # wrong there is not this run's failure.
+        _settle_above(self.run_id)
 
     def finish(self) -> None:
         """End the run as SUCCESS, unless the job did so itself."""
@@ -309,7 +320,7 @@ def _call(declared: Job, handle: RunHandle, run: Run) -> None:
     except CannotBeDone as refused:
         handle.log(refused.detail, "ERROR")
         claims.fail(run, refused.detail)
-        _settle_parent_of(run)
+        _settle_above(run.run_id)
     except Exception as error:  # whatever a job raises is recorded on its row
         log.exception("run %s (%s) failed", run.run_id, run.job)
         handle.log(traceback.format_exc(), "ERROR")
@@ -317,13 +328,15 @@ def _call(declared: Job, handle: RunHandle, run: Run) -> None:
         if claims.retry_or_fail(run, sentence):
             handle.log("it will be tried again", "WARNING")
         else:
-            _settle_parent_of(run)
+            _settle_above(run.run_id)
         close_old_connections()
 
 
-def _settle_parent_of(run: Run) -> None:
-    if run.parent_id is not None:
-        parents.settle(run.parent_id)
+def _settle_above(run_id: uuid.UUID) -> None:
+    try:
+        parents.settle_above(run_id)
+    except OperationalError as error:
+        log.warning("the parent of run %s waits for the sweep: %s", run_id, error)
 
 
 def perform_next(queue: str, follower: Follower | None = None) -> bool:
