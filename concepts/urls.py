@@ -1,7 +1,7 @@
 from concepts import api
-from tippers.api import Router
+from tippers.api import ID, Router
 
-OF_CONCEPT = r"concepts/(?P<c_id>[0-9]+)"
+OF_CONCEPT = rf"concepts/(?P<c_id>{ID})"
 
 router = Router()
 router.register("concepts", api.ConceptViewSet, basename="concept")

@@ -11,7 +11,7 @@ from rest_framework.throttling import UserRateThrottle
 
 from connections import query
 from connections.models import DatabaseConnection
-from tippers.api import ModelSerializer, ModelViewSet
+from tippers.api import ID, ModelSerializer, ModelViewSet
 
 
 class ConnectionSerializer(ModelSerializer):
@@ -82,7 +82,7 @@ class ConnectionViewSet(ModelViewSet):
     queryset = DatabaseConnection.objects.order_by("conn_id")
     serializer_class = ConnectionSerializer
     lookup_field = "conn_id"
-    lookup_value_regex = "[0-9]+"
+    lookup_value_regex = ID
     action_permissions = {"test": "connections.view_databaseconnection"}
 
     @extend_schema(request=None, responses=TestedSerializer)

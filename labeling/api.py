@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
 
-from concepts.api import ID, OfConceptSerializer, OfConceptViewSet
+from concepts.api import OfConceptSerializer, OfConceptViewSet
+from concepts.lineage import Edge, Lineage, Node, State
 from concepts.models import Concept, ConceptValue, Feature, Index, Rule
-from labeling import classifier_jobs, functions, label_jobs
+from labeling import classifier_jobs, functions, label_jobs, lineage
 from labeling.models import (
     ClassifierJob,
     LabelingFunction,
@@ -27,16 +28,17 @@ from labeling.models import (
 )
 from labeling.sandbox.names import EXPORTS
 from tippers import storage
-from tippers.api import Serializer, found
+from tippers.api import ID, IdField, Serializer, found
 from tippers.errors import NotPossibleNow
-from tippers.paging import MAX_LIMIT, whole_number
+from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
 from tippers.runs import engine
 
 OPERATORS = (">", ">=", "<", "<=", "==", "!=", "in", "contains")
 MOST_EPOCHS = 100_000
+DOMAIN_STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
-class OfThisConcept(serializers.PrimaryKeyRelatedField[Any]):
+class OfThisConcept(IdField):
     """An object of the concept in the path, by id; there are no others."""
 
     default_error_messages: ClassVar[dict[str, Any]] = {
@@ -150,8 +152,12 @@ class LabelingFunctionSerializer(OfConceptSerializer):
     parent_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
     deprecated_by_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
     lf_config = serializers.DictField(read_only=True)
-    created_by = serializers.CharField(source="created_by.username", default=None, read_only=True)
-    approved_by = serializers.CharField(source="approved_by.username", default=None, read_only=True)
+    created_by = serializers.CharField(
+        source="created_by.username", default=None, read_only=True, allow_null=True
+    )
+    approved_by = serializers.CharField(
+        source="approved_by.username", default=None, read_only=True, allow_null=True
+    )
 
     class Meta:
         model = LabelingFunction
@@ -331,7 +337,7 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         "create_version": "labeling.add_labelingfunction",
     }
 
-    @extend_schema(parameters=[OpenApiParameter("active_only", bool)])
+    @extend_schema(parameters=[OpenApiParameter("active_only", bool, default=False)])
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
@@ -365,6 +371,10 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         functions.change(lf, serializer.validated_data, request.user)
         return Response(self._shown(lf))
 
+    @extend_schema(request=ChangeSerializer, responses=LabelingFunctionSerializer)
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.update(request, *args, **kwargs)
+
     def _body(
         self, kind: type[ChangeSerializer], lf: LabelingFunction, request: Request
     ) -> ChangeSerializer:
@@ -378,7 +388,7 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         functions.delete(instance)
 
     @extend_schema(
-        parameters=[OpenApiParameter("applicable_cv_ids", int, many=True)],
+        parameters=[OpenApiParameter("applicable_cv_ids", int, many=True, required=True)],
         responses=TemplateCodeSerializer,
         filters=False,
     )
@@ -456,11 +466,12 @@ class JobSerializer(serializers.ModelSerializer[Any]):
     """What both kinds of job show; a job that was just launched says RUNNING."""
 
     c_id = serializers.IntegerField(read_only=True)
-    dagster_run_id = serializers.UUIDField(source="run_id", read_only=True)
+    dagster_run_id = serializers.UUIDField(source="run_id", read_only=True, allow_null=True)
     status = serializers.SerializerMethodField()
     error_message = serializers.CharField(read_only=True, allow_null=True)
     completed_at = serializers.DateTimeField(read_only=True, allow_null=True)
 
+    @extend_schema_field({"type": "string", "enum": list(DOMAIN_STATUSES)})
     def get_status(self, job: TrainingJob) -> str:
         return "RUNNING" if self.context.get("launched") else job.status
 
@@ -564,11 +575,89 @@ class ClassifierRunSerializer(Serializer):
 
 
 class ResultsSerializer(serializers.Serializer[Any]):
-    """A job's results; only the message while there are none."""
+    """What every answer about results has; while there are none, `message` says why."""
 
     job_id = serializers.IntegerField()
-    status = serializers.CharField()
+    status = serializers.ChoiceField(DOMAIN_STATUSES)
     message = serializers.CharField(required=False)
+    is_stale = serializers.BooleanField(required=False)
+    notes = serializers.ListField(child=serializers.CharField(), required=False)
+
+
+class PredictionSerializer(serializers.Serializer[Any]):
+    """One entity's label: -1 and no name where there is none."""
+
+    sample_id = serializers.JSONField()
+    predicted_class = serializers.IntegerField()
+    predicted_name = serializers.CharField(allow_null=True)
+    confidence = serializers.FloatField(allow_null=True)
+    probs = serializers.ListField(child=serializers.FloatField(), required=False, allow_null=True)
+
+
+class LabelSummarySerializer(serializers.Serializer[Any]):
+    """All labels together."""
+
+    total_samples = serializers.IntegerField()
+    labelled = serializers.IntegerField()
+    abstained = serializers.IntegerField()
+    avg_confidence = serializers.FloatField(allow_null=True)
+    class_balance = serializers.DictField(child=serializers.FloatField())
+
+
+class LFAnalysisSerializer(serializers.Serializer[Any]):
+    """What one function did in the job."""
+
+    lf_id = serializers.IntegerField()
+    name = serializers.CharField()
+    polarity = serializers.ListField(child=serializers.IntegerField())
+    coverage = serializers.FloatField()
+    overlaps = serializers.FloatField()
+    conflicts = serializers.FloatField()
+    conflict_rows = serializers.IntegerField()
+    learned_weight = serializers.FloatField(allow_null=True)
+    rows = serializers.IntegerField()
+    faults = serializers.IntegerField()
+    first_fault = serializers.CharField(allow_null=True)
+
+
+class SnorkelResultsSerializer(ResultsSerializer):
+    """A Snorkel job's results; `probs` and predictions follow the order of `class_cv_ids`."""
+
+    output_type = serializers.ChoiceField(OutputType.choices, required=False)
+    result_path = serializers.CharField(required=False)
+    class_cv_ids = serializers.ListField(child=serializers.IntegerField(), required=False)
+    class_names = serializers.ListField(child=serializers.CharField(), required=False)
+    summary = LabelSummarySerializer(required=False)
+    lf_analysis = LFAnalysisSerializer(many=True, required=False)
+    predictions = PredictionSerializer(many=True, required=False)
+
+
+class FilteringStatsSerializer(serializers.Serializer[Any]):
+    """What the confidence threshold left over."""
+
+    samples_before_filter = serializers.IntegerField()
+    samples_after_filter = serializers.IntegerField()
+    confidence_before_filter = serializers.FloatField()
+    confidence_after_filter = serializers.FloatField()
+    filter_retention_rate = serializers.FloatField()
+    class_distribution_after_filter = serializers.DictField(child=serializers.IntegerField())
+
+
+class ClassifierResultsSerializer(ResultsSerializer):
+    """A classifier job's results, the best model first."""
+
+    filtering_stats = FilteringStatsSerializer(required=False)
+    model_scores = serializers.ListField(
+        child=serializers.DictField(), required=False, help_text="Model, its scores, Time Taken."
+    )
+    num_models_trained = serializers.IntegerField(required=False)
+    skipped_models = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField()), required=False
+    )
+    features_used = serializers.ListField(child=serializers.CharField(), required=False)
+    features_left_out = serializers.DictField(child=serializers.CharField(), required=False)
+    threshold_used = serializers.FloatField(required=False)
+    config_used = serializers.DictField(required=False)
 
 
 class JobViewSet(
@@ -641,8 +730,8 @@ class SnorkelJobViewSet(JobViewSet):
         return self._launched(job)
 
     @extend_schema(
-        parameters=[OpenApiParameter("skip", int), OpenApiParameter("limit", int)],
-        responses=ResultsSerializer,
+        parameters=[skip_parameter(), limit_parameter(100)],
+        responses=SnorkelResultsSerializer,
     )
     @action(detail=True)
     def results(self, request: Request, **_: Any) -> Response:
@@ -675,8 +764,54 @@ class ClassifierJobViewSet(JobViewSet):
         )
         return self._launched(job)
 
-    @extend_schema(responses=ResultsSerializer)
+    @extend_schema(responses=ClassifierResultsSerializer)
     @action(detail=True)
     def results(self, request: Request, **_: Any) -> Response:
         del request
         return Response(classifier_jobs.results(self.get_object()))
+
+
+# --- lineage ----------------------------------------------------------------------------------
+
+
+class NodeSerializer(serializers.Serializer[Node]):
+    """A part of a concept: what it is, how it stands, and which run made it or tries to."""
+
+    id = serializers.CharField(help_text="kind:id, e.g. index:1")
+    kind = serializers.ChoiceField(choices=lineage.KINDS)
+    name = serializers.CharField()
+    state = serializers.ChoiceField(choices=[state.value for state in State])
+    stale_reason = serializers.CharField(allow_null=True)
+    run_id = serializers.UUIDField(allow_null=True)
+    row_count = serializers.IntegerField(allow_null=True)
+    materialized_at = serializers.DateTimeField(allow_null=True)
+
+
+class EdgeSerializer(serializers.Serializer[Edge]):
+    """`to` is made from `from`; both are ids of nodes."""
+
+    def get_fields(self) -> dict[str, Any]:
+        # `from` is no name that Python lets a class have.
+        return {
+            "from": serializers.CharField(source="source"),
+            "to": serializers.CharField(source="target"),
+        }
+
+
+class LineageSerializer(serializers.Serializer[Lineage]):
+    """A concept as a graph; each node comes after those it is made from."""
+
+    nodes = NodeSerializer(many=True)
+    edges = EdgeSerializer(many=True)
+
+
+class LineageViewSet(viewsets.GenericViewSet[Any]):
+    """What depends on what in a concept, and what of it is up to date."""
+
+    queryset = LabelingFunction.objects.all()  # who may see the functions may see the graph
+    pagination_class = None
+
+    @extend_schema(responses=LineageSerializer)
+    def list(self, request: Request, c_id: str) -> Response:
+        concept: Concept = found(Concept.objects.all(), "Concept", c_id=c_id)
+        return Response(LineageSerializer(lineage.of_concept(concept)).data)

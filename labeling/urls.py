@@ -10,6 +10,8 @@ router.register(f"{OF_CONCEPT}/snorkel/jobs", api.SnorkelJobViewSet, basename="s
 router.register(
     f"{OF_CONCEPT}/classifiers/jobs", api.ClassifierJobViewSet, basename="classifier-job"
 )
+# Here and not with the concepts' paths, because the graph ends in labels and classifiers.
+router.register(f"{OF_CONCEPT}/lineage", api.LineageViewSet, basename="lineage")
 
 urlpatterns = [
     re_path(rf"^{OF_CONCEPT}/snorkel/run/?$", api.SnorkelJobViewSet.as_view({"post": "launch"})),

@@ -11,11 +11,12 @@ from rest_framework.response import Response
 
 from occupancy import datasets, spaces
 from occupancy.models import INTERVALS, MAX_CHUNK_DAYS, OccupancyDataset
-from tippers.api import ModelSerializer, Serializer
-from tippers.paging import MAX_LIMIT, whole_number
+from tippers.api import ID, ModelSerializer, Serializer
+from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
 
 ROWS_BY_DEFAULT = 500
 SMALLEST_ID, LARGEST_ID = -(2**31), 2**31 - 1
+INT4 = {"type": "integer", "minimum": SMALLEST_ID, "maximum": LARGEST_ID}
 
 
 class OccupancyDatasetSerializer(ModelSerializer):
@@ -73,10 +74,6 @@ class RetriedSerializer(Serializer):
     resubmitted = serializers.IntegerField()
 
 
-def _integer(name: str, default: str) -> OpenApiParameter:
-    return OpenApiParameter(name, int, description=default)
-
-
 class OccupancyDatasetViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -87,7 +84,7 @@ class OccupancyDatasetViewSet(
 
     queryset = OccupancyDataset.objects.all()
     serializer_class = OccupancyDatasetSerializer
-    lookup_value_regex = r"\d+"
+    lookup_value_regex = ID
 
     def create(self, request: Request) -> Response:
         serializer = self.get_serializer(data=request.data)
@@ -99,9 +96,9 @@ class OccupancyDatasetViewSet(
 
     @extend_schema(
         parameters=[
-            _integer("space_id", "default: the dataset's root"),
-            _integer("skip", "default: 0"),
-            _integer("limit", f"default: {ROWS_BY_DEFAULT}, at most {MAX_LIMIT}"),
+            OpenApiParameter("space_id", INT4, description="default: the dataset's root"),
+            skip_parameter(),
+            limit_parameter(ROWS_BY_DEFAULT),
         ],
         responses=OccupancyResultsSerializer,
     )
@@ -162,7 +159,7 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
 
     serializer_class = SpaceSerializer
     pagination_class = None
-    lookup_value_regex = r"-?\d{1,10}"
+    lookup_value_regex = "-?[0-9]{1,10}"
     action_permissions: ClassVar[dict[str, str]] = dict.fromkeys(
         ["list", "retrieve", "children", "subtree", "roots", "ancestors"], _VIEW_OCCUPANCY
     )
@@ -170,8 +167,8 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
     @extend_schema(
         parameters=[
             OpenApiParameter("search", str, description="part of the name, in whatever case"),
-            _integer("skip", "default: 0"),
-            _integer("limit", f"default: 100, at most {MAX_LIMIT}"),
+            skip_parameter(),
+            limit_parameter(100),
         ],
         responses=SpaceSerializer(many=True),
     )

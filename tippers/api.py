@@ -11,13 +11,18 @@ from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import IntegrityError, OperationalError, models
 from django.db.models.deletion import ProtectedError, RestrictedError
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
 from rest_framework import exceptions, mixins, serializers, viewsets
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import set_rollback
 
 from tippers.errors import CannotBeDone, NotFound, Unavailable
+
+
+# An id in a path: any that a bigint can hold, and nothing that a lookup would choke on.
+ID = "[0-9]{1,18}"
 
 
 def exception_handler(error: Exception, _context: Mapping[str, Any]) -> Response | None:
@@ -125,6 +130,14 @@ def _integrity(error: IntegrityError) -> Response | None:
     return None
 
 
+def no_such_path(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """What no URL matches: the one error shape for programs, a page for browsers."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return defaults.page_not_found(request, exception)
+    body = {"detail": f"There is nothing at {request.path}.", "code": "not_found"}
+    return JsonResponse(body, status=404)
+
+
 class Router(SimpleRouter):
     """Paths without a trailing slash; one is accepted."""
 
@@ -155,6 +168,13 @@ class Serializer(_KnownFieldsOnly):
 
 class ModelSerializer(_KnownFieldsOnly, serializers.ModelSerializer[Any]):
     """A model serializer that refuses unknown fields by name."""
+
+
+class IdField(serializers.PrimaryKeyRelatedField[Any]):
+    """Another object by its id, which is a whole number: no 1.5, no true, no infinity."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(pk_field=serializers.IntegerField(), **options)
 
 
 class ModelViewSet(viewsets.ModelViewSet[Any]):

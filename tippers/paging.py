@@ -1,8 +1,10 @@
 """Paging by skip and limit. REST framework loads this with its settings, before its views."""
 
+import re
 from typing import Any
 
 from django.db import models
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,6 +12,24 @@ from rest_framework.response import Response
 from tippers.errors import CannotBeDone
 
 MAX_LIMIT = 1000
+LARGEST = 2**31 - 1  # what nothing here is longer than, and what PostgreSQL can take as an offset
+
+
+SKIP = {"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0}
+
+
+def _limit(default: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": default}
+
+
+def skip_parameter() -> OpenApiParameter:
+    """`skip` of a view that pages by itself, for its schema."""
+    return OpenApiParameter("skip", SKIP)
+
+
+def limit_parameter(default: int) -> OpenApiParameter:
+    """`limit` of a view that pages by itself, for its schema."""
+    return OpenApiParameter("limit", _limit(default))
 
 
 class SkipLimitPagination(BasePagination):
@@ -37,27 +57,20 @@ class SkipLimitPagination(BasePagination):
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         del view
-        bounds = {"skip": {"minimum": 0, "default": 0}}
-        bounds["limit"] = {"minimum": 1, "maximum": MAX_LIMIT, "default": self.default_limit}
         return [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "integer", **bound}}
-            for name, bound in bounds.items()
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in (("skip", SKIP), ("limit", _limit(self.default_limit)))
         ]
 
 
 def whole_number(
-    request: Request, name: str, *, default: int, least: int = 0, most: int | None = None
+    request: Request, name: str, *, default: int, least: int = 0, most: int = LARGEST
 ) -> int:
     """A query parameter as a whole number within bounds; CannotBeDone names it otherwise."""
     text = request.query_params.get(name)
     if text is None or text == "":
         return default
-    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-    sentence = f"{name} must be a whole number {bounds}."
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise CannotBeDone(sentence, field=name) from error
-    if value < least or (most is not None and value > most):
-        raise CannotBeDone(sentence, field=name)
-    return value
+    plain = re.fullmatch("-?[0-9]{1,10}", text) is not None
+    if not plain or not least <= int(text) <= most:
+        raise CannotBeDone(f"{name} must be a whole number from {least} to {most}.", field=name)
+    return int(text)

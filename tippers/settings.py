@@ -149,6 +149,8 @@ DATABASES["default"].setdefault("OPTIONS", {})["connect_timeout"] = 5
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440  # bytes of a body; a longer one is answered 413
+
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
@@ -197,12 +199,12 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["tippers.access.ModelPermission"],
     "DEFAULT_PAGINATION_CLASS": "tippers.paging.SkipLimitPagination",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "tippers.schema.Schema",
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["tippers.parsing.JSONParser"],
     "EXCEPTION_HANDLER": "tippers.api.exception_handler",
     "DEFAULT_THROTTLE_RATES": {"login": "20/min"},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
@@ -221,7 +223,17 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "RunStatusEnum": "tippers.runs.models.RunStatus",
+        "JobStatusEnum": "labeling.api.DOMAIN_STATUSES",
+        "DatasetStatusEnum": "occupancy.models.Status",
+    },
     "PREPROCESSING_HOOKS": ["tippers.schema.without_trailing_slashes"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "tippers.schema.with_errors_and_totals",
+    ],
 }
 
 # The first start creates this user; without a password one is made up and printed once.

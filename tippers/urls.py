@@ -9,6 +9,8 @@ from rest_framework.permissions import AllowAny
 from tippers.health import HealthView, ReadyView
 from tippers.signin import LoginView, LogoutView
 
+handler404 = "tippers.api.no_such_path"
+
 urlpatterns = [
     path("", RedirectView.as_view(url="/docs")),
     path("admin/", admin.site.urls),
