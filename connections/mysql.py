@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,23 +35,22 @@ _OTHER_GRAMMARS = frozenset(
 _TIMED_OUT = frozenset({1969, 3024})  # MariaDB's and MySQL's
 # Too many connections, shutdown, lock wait, deadlock, and the client's own 2xxx.
 _TRANSIENT = frozenset({1040, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226})
+_GONE = 1094
 _BINARY = 63  # the character set of bytes
 
 
 @contextmanager
 def _connected(target: Target, timeout_s: float) -> Iterator[Any]:
     """A connection whose transaction is READ ONLY, in UTC, under a time limit."""
-    import pymysql
-
     with closing(_connect(target, timeout_s)) as connection:
         with _explained(target, timeout_s), connection.cursor() as cursor:
             _fence(cursor, timeout_s)
         try:
             yield connection
         finally:
-            # A result that was not read to its end must not be: hang up instead.
-            with suppress(pymysql.Error, OSError):
-                connection._result = None  # noqa: SLF001 - PyMySQL would drain it
+            # PyMySQL would read a result that was left early to its end; hang up instead.
+            if connection._result is not None:  # noqa: SLF001 - nothing public says so
+                connection._result.unbuffered_active = False  # noqa: SLF001
 
 
 def _fence(cursor: Any, timeout_s: float) -> None:
@@ -60,9 +59,9 @@ def _fence(cursor: Any, timeout_s: float) -> None:
     kept = [mode for mode in modes.split(",") if mode not in _OTHER_GRAMMARS]
     cursor.execute("SET SESSION sql_mode = %s, time_zone = '+00:00'", [",".join(kept)])
     if "MariaDB" in version:
-        cursor.execute("SET SESSION max_statement_time = %s", [str(timeout_s)])
+        cursor.execute("SET SESSION max_statement_time = %s", [float(timeout_s)])
     else:
-        cursor.execute("SET SESSION max_execution_time = %s", [str(int(timeout_s * 1000))])
+        cursor.execute("SET SESSION max_execution_time = %s", [int(timeout_s * 1000)])
     cursor.execute(
         "SET SESSION lock_wait_timeout = %s, innodb_lock_wait_timeout = %s",
         [LOCK_TIMEOUT_S, LOCK_TIMEOUT_S],
@@ -72,6 +71,7 @@ def _fence(cursor: Any, timeout_s: float) -> None:
 
 def _connect(target: Target, timeout_s: float) -> Any:
     import pymysql
+    from pymysql.converters import encoders
 
     failure: pymysql.Error | None = None
     for address in target.addresses():
@@ -80,13 +80,13 @@ def _connect(target: Target, timeout_s: float) -> Any:
                 host=address,
                 port=target.port,
                 user=target.user,
-                password=target.password,
+                password=target.password.encode(),  # PyMySQL itself would take Latin-1
                 database=target.database,
                 charset="utf8mb4",
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=timeout_s + 30,
                 local_infile=False,
-                conv={},  # no conversion by row: columns are cast whole
+                conv=dict(encoders),  # and no decoders: columns are cast whole
             )
         except pymysql.Error as error:
             failure = error
@@ -103,6 +103,7 @@ def stream(
 ) -> "Iterator[pa.RecordBatchReader]":
     """See `query.stream`."""
     import pyarrow as pa
+    import pymysql
     from pymysql.cursors import SSCursor
 
     stopped = threading.Event()
@@ -111,13 +112,19 @@ def stream(
         def stop() -> None:
             stopped.set()
             with closing(_connect(target, LOOK_TIMEOUT_S)) as other:
-                other.kill_query(connection)
+                try:
+                    other.cursor().execute(f"KILL QUERY {connection.thread_id()}")
+                except pymysql.err.OperationalError as error:
+                    if error.args[0] != _GONE:  # the reader saw the flag first and has left
+                        raise
 
         explained = partial(_explained, target, timeout_s, stopped)
         with on_stop(stop):
             cursor = SSCursor(connection)
             with explained():
                 cursor.execute(sql)
+            if cursor.description is None:
+                raise QueryFailed("The query returns no columns.", field="sql_query")
             columns = [_Column(field) for field in cursor._result.fields]  # noqa: SLF001 - flags and character sets are nowhere else
             schema = pa.schema([column.field for column in columns])
             yield pa.RecordBatchReader.from_batches(schema, _batches(cursor, columns, explained))

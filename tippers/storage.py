@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 250_000
 ROW_GROUP_BYTES = 64 * 2**20  # wide rows reach this first, so that memory stays bounded
-QUEUED_BATCHES = 4
+QUEUED_BATCHES = 2
 
 
 class StorageError(Unavailable):
@@ -144,6 +144,12 @@ def read_bytes(key: str) -> bytes:
     """The whole object."""
     with _translated(key), _vendor().open(key) as file:
         return file.read()
+
+
+def open_bytes(key: str) -> IO[bytes]:
+    """The object as a file to read and seek in; a large read from a bucket is one request."""
+    with _translated(key):
+        return _vendor().open(key)
 
 
 def open_parquet(key: str) -> "pq.ParquetFile":
