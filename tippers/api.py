@@ -20,7 +20,6 @@ from rest_framework.views import set_rollback
 
 from tippers.errors import CannotBeDone, NotFound, Unavailable
 
-
 # An id in a path: any that a bigint can hold, and nothing that a lookup would choke on.
 ID = "[0-9]{1,18}"
 

@@ -43,19 +43,19 @@ PATH_TYPES = {
 }
 
 
-class Schema(AutoSchema):  # type: ignore[misc]  # drf-spectacular's is not typed
+class Schema(AutoSchema):
     """Requests refuse unknown fields; a model's answer has all of its fields."""
 
     def _resolve_path_parameters(self, variables: Sequence[str]) -> list[dict[str, Any]]:
-        parameters: list[dict[str, Any]] = super()._resolve_path_parameters(variables)
+        parameters: list[dict[str, Any]] = super()._resolve_path_parameters(variables)  # type: ignore[no-untyped-call]  # drf-spectacular is not typed
         for parameter in parameters:
             known = PATH_TYPES.get(parameter["schema"].get("pattern", ""))
             parameter["schema"] = known or parameter["schema"]
         return parameters
 
     def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
-        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
-        serializer = force_instance(serializer)
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]  # as above
+        serializer = force_instance(serializer)  # type: ignore[no-untyped-call]  # as above
         if direction == "request" and isinstance(serializer, Serializer | ModelSerializer):
             schema["additionalProperties"] = False
         if direction == "response" and isinstance(serializer, serializers.ModelSerializer):
