@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
 
-from concepts import catalog, materialize, partitioning
+from concepts import catalog, materialize, partitioning, refresh
+from concepts.lineage import node_id
 from concepts.models import Concept, ConceptValue, Feature, Index, Rule, SqlAsset
 from concepts.preview import preview
 from connections.models import DatabaseConnection
-from tippers import sql
-from tippers.api import ModelSerializer, ModelViewSet, found
-from tippers.paging import MAX_LIMIT, whole_number
+from tippers import sql, storage
+from tippers.api import ID, IdField, ModelSerializer, ModelViewSet, found
+from tippers.paging import MAX_LIMIT, limit_parameter, whole_number
 
 PREVIEW_ROWS = 20
-ID = "[0-9]+"
+PARQUET = "application/vnd.apache.parquet"
+DOWNLOAD_BLOCK = 2**20  # each is one request when the object is in a bucket
 
 
 class ConceptSerializer(ModelSerializer):
@@ -128,7 +135,7 @@ class SqlAssetSerializer(OfConceptSerializer):
 class IndexSerializer(SqlAssetSerializer):
     """An index on the wire."""
 
-    conn_id = serializers.PrimaryKeyRelatedField(
+    conn_id = IdField(
         source="conn",
         queryset=DatabaseConnection.objects.all(),
         error_messages={"does_not_exist": "There is no connection {pk_value}."},
@@ -143,7 +150,7 @@ class IndexSerializer(SqlAssetSerializer):
         return connection
 
 
-class IndexOfConcept(serializers.PrimaryKeyRelatedField[Index]):
+class IndexOfConcept(IdField):
     """An index of the concept in the path; there are no others."""
 
     default_error_messages = {"does_not_exist": "This concept has no index {pk_value}."}
@@ -197,17 +204,43 @@ class FeatureSerializer(DerivedAssetSerializer):
         )  # fmt: skip
 
 
-class StartedSerializer(serializers.Serializer[Any]):
-    """A materialization that was started; the id stands under the asset's own name for it."""
+class OfAssetSerializer(serializers.Serializer[Any]):
+    """An asset's id stands under the asset's own name for it."""
 
     index_id = serializers.IntegerField(required=False)
     r_id = serializers.IntegerField(required=False)
     feature_id = serializers.IntegerField(required=False)
+
+
+class StartedSerializer(OfAssetSerializer):
+    """A materialization that was started."""
+
     dagster_run_id = serializers.UUIDField()
     status = serializers.CharField()
 
 
-class PreviewSerializer(serializers.Serializer[Any]):
+class LaunchedSerializer(serializers.Serializer[SqlAsset]):
+    """An asset that a concept's materialization works on; `id` as in the lineage."""
+
+    id = serializers.SerializerMethodField()
+    kind = serializers.CharField()
+    name = serializers.CharField()
+    dagster_run_id = serializers.UUIDField(source="run_id")
+
+    def get_id(self, asset: SqlAsset) -> str:
+        return node_id(asset.kind, asset.pk)
+
+
+class ConceptStartedSerializer(serializers.Serializer[Any]):
+    """The parent run of a concept's materialization, and what it has launched so far."""
+
+    c_id = serializers.IntegerField()
+    dagster_run_id = serializers.UUIDField()
+    status = serializers.CharField()
+    launched = LaunchedSerializer(many=True)
+
+
+class PreviewSerializer(OfAssetSerializer):
     """The first rows of a product."""
 
     columns = serializers.ListField(child=serializers.CharField())
@@ -223,6 +256,20 @@ class ConceptViewSet(ModelViewSet):
     serializer_class = ConceptSerializer
     lookup_field = "c_id"
     lookup_value_regex = ID
+
+    @extend_schema(request=None, responses=ConceptStartedSerializer)
+    @action(detail=True, methods=["post"])
+    def materialize(self, request: Request, **_: Any) -> Response:
+        """Bring what is stale or missing up to date, as one parent run."""
+        concept: Concept = self.get_object()
+        parent = refresh.launch(concept, request.user)
+        started = {
+            "c_id": concept.pk,
+            "dagster_run_id": parent.run_id,
+            "status": parent.status,
+            "launched": refresh.launched(parent),
+        }
+        return Response(ConceptStartedSerializer(started).data)
 
 
 class OfConceptViewSet(ModelViewSet):
@@ -250,6 +297,16 @@ class ConceptValueViewSet(OfConceptViewSet):
     lookup_field = "cv_id"
 
 
+class WhateverIsAsked(DefaultContentNegotiation):
+    """A file has the one type it has, so no Accept header is refused; errors are JSON."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        first = next(iter(renderers))
+        return first, first.media_type
+
+
 class SqlAssetViewSet(OfConceptViewSet):
     """What the three kinds of asset share over REST."""
 
@@ -263,7 +320,7 @@ class SqlAssetViewSet(OfConceptViewSet):
         )
 
     @extend_schema(
-        parameters=[OpenApiParameter("limit", int, description="Rows to show, 1 to 1000.")],
+        parameters=[limit_parameter(PREVIEW_ROWS)],
         responses=PreviewSerializer,
     )
     @action(detail=True)
@@ -271,6 +328,21 @@ class SqlAssetViewSet(OfConceptViewSet):
         limit = whole_number(request, "limit", default=PREVIEW_ROWS, least=1, most=MAX_LIMIT)
         asset: SqlAsset = self.get_object()
         return Response({asset.pk_name: asset.pk, **preview(asset, limit)})
+
+    @extend_schema(responses={(200, PARQUET): OpenApiTypes.BINARY})
+    @action(detail=True, content_negotiation_class=WhateverIsAsked)
+    def download(self, request: Request, **_: Any) -> FileResponse:
+        """The current product as a Parquet file."""
+        asset: SqlAsset = self.get_object()
+        asset.require_materialized()
+        response = FileResponse(
+            storage.open_bytes(asset.storage_key),
+            as_attachment=True,
+            filename=f"{asset.kind}_{asset.pk}.parquet",
+            content_type=PARQUET,
+        )
+        response.block_size = DOWNLOAD_BLOCK
+        return response
 
 
 class IndexViewSet(SqlAssetViewSet):
@@ -309,6 +381,7 @@ class CatalogEntrySerializer(serializers.Serializer[SqlAsset]):
     storage_path = serializers.CharField(allow_null=True)
 
 
+@extend_schema_serializer(many=False)  # the answer of `list` is an object here
 class CatalogSerializer(serializers.Serializer[Any]):
     """The assets of a concept by kind."""
 
@@ -323,6 +396,7 @@ class KindStatsSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField()
     materialized = serializers.IntegerField()
     unmaterialized = serializers.IntegerField()
+    stale = serializers.IntegerField()
     total_rows = serializers.IntegerField()
 
 
@@ -381,6 +455,7 @@ class AssetSerializer(serializers.Serializer[SqlAsset]):
         return [asset.c.name, asset.kind, asset.name]
 
 
+@extend_schema_serializer(many=False)  # the answer of `list` is an object here
 class AssetListSerializer(serializers.Serializer[Any]):
     """The list's wrapper."""
 

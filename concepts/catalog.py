@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, Q, Sum
-from django.db.models.functions import Coalesce
-
 from concepts.models import Concept, Feature, Index, Rule, SqlAsset
 
+# With what staleness is judged by, so that no asset costs a query of its own.
 KINDS: tuple[tuple[type[SqlAsset], str], ...] = (
     (Index, "conn"),
     (Rule, "index__conn"),
@@ -17,10 +15,12 @@ KINDS: tuple[tuple[type[SqlAsset], str], ...] = (
 
 
 def catalog(concept: Concept, *, materialized_only: bool = False) -> dict[str, list[SqlAsset]]:
-    """The concept's assets by kind (`indexes`, `rules`, `features`), each by id."""
+    """The concept's assets by kind (`indexes`, `rules`, `features`), each by id, with its run."""
     found = {}
     for model, related in KINDS:
-        assets = _all(model).filter(c=concept).select_related(related).defer("column_stats")
+        assets = _all(model).filter(c=concept).select_related("run", related)
+        # The statistics of its columns are long, and shown with one asset only.
+        assets = assets.defer("column_stats", related.replace("conn", "column_stats"))
         if materialized_only:
             assets = assets.filter(is_materialized=True)
         found[model.folder] = list(assets)
@@ -29,17 +29,7 @@ def catalog(concept: Concept, *, materialized_only: bool = False) -> dict[str, l
 
 def stats(concept: Concept) -> dict[str, Any]:
     """Counts and rows per kind; `summary` counts indexes and rules, as the API reference does."""
-    blocks = {
-        model.folder: _all(model)
-        .filter(c=concept)
-        .aggregate(
-            total=Count("pk"),
-            materialized=Count("pk", filter=Q(is_materialized=True)),
-            unmaterialized=Count("pk", filter=Q(is_materialized=False)),
-            total_rows=Coalesce(Sum("row_count"), 0),
-        )
-        for model, _ in KINDS
-    }
+    blocks = {kind: _counts(assets) for kind, assets in catalog(concept).items()}
     summed = [blocks[Index.folder], blocks[Rule.folder]]
     summary = {
         "total_assets": sum(block["total"] for block in summed),
@@ -47,6 +37,17 @@ def stats(concept: Concept) -> dict[str, Any]:
         "total_data_rows": sum(block["total_rows"] for block in summed),
     }
     return {"concept_id": concept.pk, **blocks, "summary": summary}
+
+
+def _counts(assets: list[SqlAsset]) -> dict[str, int]:
+    materialized = sum(asset.is_materialized for asset in assets)
+    return {
+        "total": len(assets),
+        "materialized": materialized,
+        "unmaterialized": len(assets) - materialized,
+        "stale": sum(asset.is_stale for asset in assets),
+        "total_rows": sum(asset.row_count or 0 for asset in assets),
+    }
 
 
 def every_asset() -> list[SqlAsset]:

@@ -1,14 +1,17 @@
-"""Background jobs: one per kind of SQL asset."""
+"""Background jobs: one per kind of SQL asset, and one for all of a concept."""
 
 from datetime import timedelta
 from typing import TypeVar
 
 from django.db.models import QuerySet
 
+from concepts import refresh
 from concepts.materialize import materialize
 from concepts.models import Feature, Index, Rule, SqlAsset
 from tippers.errors import NotFound
 from tippers.runs.engine import RunHandle, job
+from tippers.runs.models import Run
+from tippers.runs.parents import parent_job
 
 TIMEOUT = timedelta(hours=1)
 Asset = TypeVar("Asset", bound=SqlAsset)
@@ -27,6 +30,11 @@ def materialize_rule(run: RunHandle, *, r_id: int) -> None:
 @job(queue="short", timeout=TIMEOUT)
 def materialize_feature(run: RunHandle, *, feature_id: int) -> None:
     materialize(_loaded(Feature.objects.select_related("index__conn"), feature_id), run)
+
+
+@parent_job
+def materialize_concept(parent: Run) -> str | None:
+    return refresh.advance(parent)
 
 
 def _loaded(assets: "QuerySet[Asset]", pk: int) -> Asset:

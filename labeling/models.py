@@ -325,7 +325,11 @@ class SnorkelJob(TrainingJob):
 
     def inputs_now(self) -> dict[str, str | None]:
         """What a result computed now would be made from."""
-        functions = LabelingFunction.objects.filter(lf_id__in=self.lf_ids).select_related("rule")
+        functions = LabelingFunction.objects.filter(lf_id__in=self.lf_ids)
+        return self.inputs_from(functions.select_related("rule"))
+
+    def inputs_from(self, functions: Iterable[LabelingFunction]) -> dict[str, str | None]:
+        """The same from its functions as they were loaded, each with its rule."""
         now: dict[str, str | None] = {"index": self.index.content_sha256}
         for lf in functions:
             now[f"labeling function {lf.lf_id}"] = lf.config_sha256
@@ -352,8 +356,12 @@ class ClassifierJob(TrainingJob):
 
     def inputs_now(self) -> dict[str, str | None]:
         """What a result computed now would be made from."""
+        return self.inputs_from(Feature.objects.filter(feature_id__in=self.feature_ids))
+
+    def inputs_from(self, features: Iterable[Feature]) -> dict[str, str | None]:
+        """The same from its features as they were loaded."""
         now = {"labels": self.snorkel_job.result_path}
-        for feature in Feature.objects.filter(feature_id__in=self.feature_ids):
+        for feature in features:
             now[f"feature {feature.feature_id}"] = feature.content_sha256
         return now
 

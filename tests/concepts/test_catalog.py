@@ -46,6 +46,7 @@ def test_the_catalog_lists_assets_by_kind_and_can_leave_out_what_has_no_data(
         "name": "one",
         "is_materialized": True,
         "is_stale": False,
+        "stale_reason": None,
         "row_count": 3,
         "storage_path": rule["storage_path"],
     }
@@ -56,18 +57,21 @@ def test_the_catalog_lists_assets_by_kind_and_can_leave_out_what_has_no_data(
 
 def test_the_catalog_counts_assets_and_rows(campus: Campus) -> None:
     furnish(campus)
-    assert body(campus.api.get(f"{campus.root}/catalog/stats")) == {
-        "concept_id": campus.c_id,
+    kinds = {
         "indexes": {"total": 2, "materialized": 1, "unmaterialized": 1, "total_rows": 3},
         "rules": {"total": 3, "materialized": 2, "unmaterialized": 1, "total_rows": 6},
         "features": {"total": 1, "materialized": 1, "unmaterialized": 0, "total_rows": 3},
+    }
+    assert body(campus.api.get(f"{campus.root}/catalog/stats")) == {
+        "concept_id": campus.c_id,
+        **{kind: counts | {"stale": 0} for kind, counts in kinds.items()},
         "summary": {"total_assets": 5, "materialized_assets": 3, "total_data_rows": 9},
     }
 
 
 def test_an_empty_concept_counts_nothing(campus: Campus) -> None:
     stats = body(campus.api.get(f"{campus.root}/catalog/stats"))
-    nothing = {"total": 0, "materialized": 0, "unmaterialized": 0, "total_rows": 0}
+    nothing = {"total": 0, "materialized": 0, "unmaterialized": 0, "stale": 0, "total_rows": 0}
     assert stats["features"] == nothing
     assert stats["summary"] == {
         "total_assets": 0, "materialized_assets": 0, "total_data_rows": 0,
@@ -80,6 +84,8 @@ def test_the_catalog_marks_what_is_stale(campus: Campus) -> None:
     catalog = body(campus.api.get(f"{campus.root}/catalog"))
     assert [entry["is_stale"] for entry in catalog["rules"]] == [True, True, False]
     assert [entry["is_stale"] for entry in catalog["indexes"]] == [False, False]
+    stats = body(campus.api.get(f"{campus.root}/catalog/stats"))
+    assert [stats[kind]["stale"] for kind in ("indexes", "rules", "features")] == [0, 2, 1]
 
 
 def test_the_assets_of_all_concepts_are_listed_with_their_runs(campus: Campus) -> None:

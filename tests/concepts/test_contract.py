@@ -15,7 +15,7 @@ committed = pytest.mark.django_db(transaction=True)  # a run reads over a connec
 ASSET = {
     "name", "sql_query", "query_template_params", "partition_type", "partition_config",
     "storage_path", "is_materialized", "materialized_at", "row_count", "created_at", "updated_at",
-    "is_stale", "byte_size", "column_stats", "dagster_run_id",
+    "is_stale", "stale_reason", "byte_size", "column_stats", "dagster_run_id",
 }  # fmt: skip
 OF_MACS = "SELECT mac, count(*) AS n FROM wifi WHERE mac IN (:index_values) GROUP BY mac"
 

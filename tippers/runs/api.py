@@ -3,8 +3,9 @@
 import uuid
 from typing import Any
 
-from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef, QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -12,9 +13,13 @@ from rest_framework.response import Response
 
 from tippers.api import found
 from tippers.errors import CannotBeDone
-from tippers.paging import MAX_LIMIT, whole_number
+from tippers.paging import MAX_LIMIT, limit_parameter, whole_number
 from tippers.runs import engine
 from tippers.runs.models import Run, RunStatus
+
+CHILDREN = ArraySubquery(
+    Run.objects.filter(parent=OuterRef("run_id")).order_by("created_at", "run_id").values("run_id")
+)
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -29,18 +34,22 @@ class ProgressSerializer(serializers.Serializer[Any]):
 class RunSerializer(serializers.ModelSerializer[Run]):
     """A run on the wire."""
 
-    start_time = serializers.DateTimeField(source="started_at")
-    end_time = serializers.DateTimeField(source="ended_at")
+    start_time = serializers.DateTimeField(source="started_at", allow_null=True)
+    end_time = serializers.DateTimeField(source="ended_at", allow_null=True)
     progress = ProgressSerializer(source="*")
+    parent = serializers.UUIDField(source="parent_id", allow_null=True)  # type: ignore[assignment]  # declared fields leave the class
+    children = serializers.ListField(child=serializers.UUIDField(), source="children_ids")
 
     class Meta:
         model = Run
         fields = (
             "run_id", "status", "start_time", "end_time", "error_message",
             "job", "queue", "attempt", "progress", "created_at",
+            "parent", "children",
         )  # fmt: skip
 
 
+@extend_schema_serializer(many=False)  # the answer of `list` is an object here
 class RunListSerializer(serializers.Serializer[Any]):
     """The list's wrapper."""
 
@@ -70,6 +79,7 @@ class CancelledSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+@extend_schema_serializer(many=False)  # the answer of `list` is an object here
 class RunsHealthSerializer(serializers.Serializer[Any]):
     """Whether runs start; host and port are this server's own."""
 
@@ -81,15 +91,15 @@ class RunsHealthSerializer(serializers.Serializer[Any]):
 class RunViewSet(viewsets.GenericViewSet[Run]):
     """Follow, list and cancel background runs."""
 
-    queryset = Run.objects.order_by("-created_at", "run_id")
+    queryset = Run.objects.order_by("-created_at", "run_id").annotate(children_ids=CHILDREN)
     serializer_class = RunSerializer
     pagination_class = None
     lookup_field = "run_id"
-    lookup_value_regex = "[0-9a-fA-F-]{36}"
+    lookup_value_regex = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
     @extend_schema(
         parameters=[
-            OpenApiParameter("limit", int, description="Newest runs first; 20 unless told."),
+            limit_parameter(20),
             OpenApiParameter("status_filter", str, enum=RunStatus.values),
         ],
         responses=RunListSerializer,
@@ -110,7 +120,7 @@ class RunViewSet(viewsets.GenericViewSet[Run]):
         return Response(RunSerializer(found(self.get_queryset(), "Run", run_id=run_id)).data)
 
     @extend_schema(
-        parameters=[OpenApiParameter("limit", int, description="The last lines; 100 unless told.")],
+        parameters=[limit_parameter(100)],
         responses=RunLogSerializer,
     )
     @action(detail=True)
