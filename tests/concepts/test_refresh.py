@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from concepts import materialize as subject
+from concepts.column_stats import column_stats
 from tests.concepts.conftest import Campus
 from tests.conftest import body
 from tippers.runs.engine import perform_next
@@ -134,13 +134,12 @@ def test_a_run_that_is_joined_while_it_works_ends_its_new_parent(
     index_id = campus.index()["index_id"]
     campus.launch("indexes", index_id)
     parents: list[str] = []
-    real = subject.column_stats
 
     def meanwhile(file: Any) -> Any:
         parents.append(refresh(campus)["dagster_run_id"])
-        return real(file)
+        return column_stats(file)
 
-    monkeypatch.setattr(subject, "column_stats", meanwhile)
+    monkeypatch.setattr("concepts.materialize.column_stats", meanwhile)
     assert perform_next("short")
     assert campus.run(parents[0])["status"] == "SUCCESS"
 
