@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 250_000  # a row group of ours, which is bounded in bytes too
 TOP_VALUES = 5
 # Above either of these, `distinct` is what was counted so far and `distinct_exact` is false.
 DISTINCT_ROWS = 100_000
@@ -31,27 +32,36 @@ def column_stats(file: pq.ParquetFile) -> list[dict[str, Any]]:
     as ISO text; text and booleans have `top_values`, `[{value, count}]`, the most frequent first,
     if all distinct values could be counted.
     """
-    return [_one_column(file, name) for name in file.schema_arrow.names]
+    return [_one_column(file, position) for position in range(len(file.schema_arrow))]
 
 
-def _one_column(file: pq.ParquetFile, name: str) -> dict[str, Any]:
+def _one_column(file: pq.ParquetFile, position: int) -> dict[str, Any]:
     import pyarrow as pa
 
-    kind = file.schema_arrow.field(name).type
+    name, kind = file.schema_arrow.names[position], file.schema_arrow.types[position]
     numeric = _is_numeric(kind)
     spread = _Spread() if numeric else None
     least_most = _LeastMost() if pa.types.is_temporal(kind) else None
     values = _Distinct() if _is_comparable(kind) else None
     nulls = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[name]):
-        column = batch.column(name)
-        nulls += column.null_count
-        present = column.drop_null()
-        if not len(present):
-            continue
-        for part in (spread, least_most, values):
-            if part is not None:
-                part.add(present)
+    for group in range(file.num_row_groups):
+        # Where nothing is left to count, the file's own notes say the rest: half of the time.
+        if values is not None and not values.exact and not numeric:
+            noted = _noted(file, group, position, with_ends=least_most is not None)
+            if noted is not None:
+                nulls += noted.null_count
+                if least_most is not None:
+                    least_most.widen(noted.min, noted.max)
+                continue
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[name]):
+            column = batch.column(name)
+            nulls += column.null_count
+            present = column.drop_null()
+            if not len(present):
+                continue
+            for part in (spread, least_most, values):
+                if part is not None:
+                    part.add(present)
     stats: dict[str, Any] = {"name": name, "dtype": str(kind), "nulls": nulls}
     if values is not None:
         stats |= values.stats(with_top=not numeric and least_most is None)
@@ -59,6 +69,16 @@ def _one_column(file: pq.ParquetFile, name: str) -> dict[str, Any]:
         if part is not None:
             stats |= part.stats()
     return stats
+
+
+def _noted(file: pq.ParquetFile, group: int, position: int, *, with_ends: bool) -> Any:
+    """What the file notes of a column in a row group; None where that is not all we need."""
+    if file.metadata.num_columns != len(file.schema_arrow):
+        return None  # nested columns take several places each
+    noted = file.metadata.row_group(group).column(position).statistics
+    if noted is None or not noted.has_null_count or (with_ends and not noted.has_min_max):
+        return None
+    return noted
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
@@ -131,8 +151,11 @@ class _LeastMost:
         import pyarrow.compute as pc
 
         ends = pc.min_max(present).as_py()
-        self.least = ends["min"] if self.least is None else min(self.least, ends["min"])
-        self.most = ends["max"] if self.most is None else max(self.most, ends["max"])
+        self.widen(ends["min"], ends["max"])
+
+    def widen(self, least: Any, most: Any) -> None:
+        self.least = least if self.least is None else min(self.least, least)
+        self.most = most if self.most is None else max(self.most, most)
 
     def stats(self) -> dict[str, Any]:
         return {"min": _as_json(self.least), "max": _as_json(self.most)}
@@ -142,27 +165,33 @@ class _LeastMost:
 class _Distinct:
     """Distinct values with their counts, until there are too many to keep."""
 
-    counts: pa.Table | None = None
+    values: pa.Array | None = None
+    counts: np.ndarray[Any, np.dtype[np.int64]] | None = None
     exact: bool = True
     _kept: int = field(default=0)
 
     def add(self, present: pa.Array) -> None:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if not self.exact:
             return
-        batch = pc.value_counts(present)
-        table = pa.table({"value": batch.field("values"), "count": batch.field("counts")})
-        if self.counts is not None:
-            merged = pa.concat_tables([self.counts, table]).group_by("value")
-            summed = merged.aggregate([("count", "sum")])
-            table = summed.select(["value", "count_sum"]).rename_columns(["value", "count"])
-        self._kept = table.num_rows
-        if table.num_rows > DISTINCT_ROWS or table.nbytes > DISTINCT_BYTES:
-            self.exact, self.counts = False, None
+        found = pc.value_counts(present)
+        values, counts = found.field("values"), found.field("counts").to_numpy()
+        if self.values is not None and self.counts is not None:
+            # By position in what is known: grouping both together takes ten times as long.
+            at = pc.index_in(values, value_set=self.values)
+            known = at.is_valid()
+            known_here = known.to_numpy(zero_copy_only=False)
+            self.counts[at.drop_null().to_numpy()] += counts[known_here]
+            values = pa.concat_arrays([self.values, values.filter(pc.invert(known))])
+            counts = np.concatenate([self.counts, counts[~known_here]])
+        self._kept = len(values)
+        if len(values) > DISTINCT_ROWS or values.nbytes > DISTINCT_BYTES:
+            self.exact, self.values, self.counts = False, None, None
         else:
-            self.counts = table
+            self.values, self.counts = values, counts.copy()  # Arrow's own memory is read only
 
     def stats(self, *, with_top: bool) -> dict[str, Any]:
         stats: dict[str, Any] = {"distinct": self._kept, "distinct_exact": self.exact}
@@ -171,10 +200,13 @@ class _Distinct:
         return stats
 
     def _top(self) -> list[dict[str, Any]]:
-        if self.counts is None:
+        import pyarrow as pa
+
+        if self.values is None:
             return []
+        counted = pa.table({"value": self.values, "count": self.counts})
         order = [("count", "descending"), ("value", "ascending")]
-        most = self.counts.sort_by(order).slice(0, TOP_VALUES).to_pylist()
+        most = counted.sort_by(order).slice(0, TOP_VALUES).to_pylist()
         return [{"value": _as_json(row["value"]), "count": row["count"]} for row in most]
 
 

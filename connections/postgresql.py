@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 10
 LOOK_TIMEOUT_S = 5
+BATCH_BYTES = 4 * 2**20  # several wait between reader and writer; the driver's own are 16 MiB
 STOP_EVERY_S = 0.1
 STOP_TRIES = 100
 
@@ -93,7 +94,7 @@ def stream(
 ) -> "Iterator[pa.RecordBatchReader]":
     """See `query.stream`."""
     import pyarrow as pa
-    from adbc_driver_postgresql import dbapi
+    from adbc_driver_postgresql import StatementOptions, dbapi
 
     # ADBC takes a URI and nothing else; with every part percent-encoded libpq never gets to
     # complain about (and quote) a part of it.
@@ -106,6 +107,9 @@ def stream(
         stopping = _Stopping(cursor)
         explain = _Explaining(target, connection, stopping, timeout_s)
         with stopping, on_stop(stopping.stop):
+            cursor.adbc_statement.set_options(
+                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)}
+            )
             with explain:
                 cursor.execute(_settings(timeout_s))
                 described = cursor.adbc_execute_schema(sql)

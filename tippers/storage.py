@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 250_000
 ROW_GROUP_BYTES = 64 * 2**20  # wide rows reach this first, so that memory stays bounded
-QUEUED_BATCHES = 2
+QUEUED_BATCHES = 4  # of some 4 MB
+DICTIONARY_SAMPLE = 50_000  # rows
 
 
 class StorageError(Unavailable):
@@ -73,12 +74,12 @@ def write_parquet(key: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBat
             arriving = iter(queue.get, None)
             try:
                 tables = _row_groups(arriving, schema)
-                first = next(tables, schema.empty_table())
+                first = next(tables, None)
                 with pq.ParquetWriter(
                     sink, schema, compression="snappy", use_dictionary=_repetitive(first)
                 ) as writer:
-                    for table in chain([first], tables):
-                        writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                    for table in chain([] if first is None else [first], tables):
+                        writer.write_table(table, row_group_size=table.num_rows)
                         written_rows += table.num_rows
             except BaseException as error:  # noqa: BLE001 - raised again by the reading thread
                 failures.append(error)
@@ -118,7 +119,7 @@ def _row_groups(batches: "Iterable[pa.RecordBatch]", schema: "pa.Schema") -> "It
         yield pa.Table.from_batches(held, schema)
 
 
-def _repetitive(table: "pa.Table") -> list[str]:
+def _repetitive(table: "pa.Table | None") -> list[str]:
     """The columns worth a dictionary in the file.
 
     Looking up values that seldom come twice takes half of the time of writing, and the file
@@ -127,7 +128,9 @@ def _repetitive(table: "pa.Table") -> list[str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = []
+    names: list[str] = []
+    if table is None:
+        return names
     for field, column in zip(table.schema, table.columns, strict=True):
         sample = column.slice(0, DICTIONARY_SAMPLE)
         is_plain = not pa.types.is_nested(field.type)

@@ -151,3 +151,35 @@ def test_it_does_not_overflow_on_large_numbers(tmp_path: Path) -> None:
     assert stats["mean"] == pytest.approx(large)
     decimals = of(tmp_path, pa.array([Decimal("1.5"), Decimal("2.5")]))
     assert (decimals["min"], decimals["mean"]) == (1.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [
+        (pa.timestamp("us", "UTC"), "1970-01-01T00:00:05+00:00", "1970-01-01T00:16:39+00:00"),
+        (pa.timestamp("us"), "1970-01-01T00:00:05", "1970-01-01T00:16:39"),
+        (pa.date32(), "1970-01-06", "1972-09-26"),
+        (pa.time64("us"), "00:00:05", "00:16:39"),
+        (pa.string(), None, None),
+    ],
+)
+def test_it_says_the_same_of_what_it_need_not_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: pa.DataType,
+    least: str | None,
+    most: str | None,
+) -> None:
+    """Past the limit of distinct values the rest of a file is known by its row groups' notes."""
+    monkeypatch.setattr(subject, "DISTINCT_ROWS", 50)
+    unit = 1 if kind == pa.date32() else 1_000_000
+    numbers = [*range(400, 1000), *range(5, 400), None, None]
+    values = pa.array([None if n is None else n * unit for n in numbers], pa.int64())
+    if kind == pa.date32():
+        values = values.cast(pa.int32())
+    values = values.cast(kind)
+    pq.write_table(pa.table({"x": values}), tmp_path / "file.parquet", row_group_size=200)
+    with pq.ParquetFile(tmp_path / "file.parquet") as file:
+        (stats,) = column_stats(file)
+    assert (stats["nulls"], stats["distinct_exact"]) == (2, False)
+    assert (stats.get("min"), stats.get("max")) == (least, most)
