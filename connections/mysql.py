@@ -66,6 +66,9 @@ def _fence(cursor: Any, timeout_s: float) -> None:
         "SET SESSION lock_wait_timeout = %s, innodb_lock_wait_timeout = %s",
         [LOCK_TIMEOUT_S, LOCK_TIMEOUT_S],
     )
+    # The default of the session too: what commits by itself, as TRUNCATE does, leaves the
+    # transaction and its fence behind.
+    cursor.execute("SET SESSION TRANSACTION READ ONLY")
     cursor.execute("START TRANSACTION READ ONLY")
 
 
