@@ -7,7 +7,12 @@ from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_serializer,
+)
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -798,6 +803,7 @@ class EdgeSerializer(serializers.Serializer[Edge]):
         }
 
 
+@extend_schema_serializer(many=False)  # the answer of `list` is an object here
 class LineageSerializer(serializers.Serializer[Lineage]):
     """A concept as a graph; each node comes after those it is made from."""
 

@@ -92,13 +92,14 @@ def _errors_of(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     body = "requestBody" in operation
     query = any(each["in"] == "query" for each in operation.get("parameters", []))
     writes = method != "get"
+    reads_a_product = path.endswith(("/preview", "/download"))
     throttled = re.search(r"/login$|/test$", path) is not None
     asked = {
         "400": query or (writes and method != "delete"),
         "401": body or not public,
         "403": not public,
         "404": "{" in path,
-        "409": writes and not public,
+        "409": (writes and not public) or reads_a_product,
         "413": body,
         "415": body,
         "429": throttled,
