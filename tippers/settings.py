@@ -206,6 +206,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PARSER_CLASSES": ["tippers.parsing.JSONParser"],
     "EXCEPTION_HANDLER": "tippers.api.exception_handler",
+    "NUM_PROXIES": 0,  # a client could otherwise escape a throttle by X-Forwarded-For
     "DEFAULT_THROTTLE_RATES": {"login": "20/min"},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }

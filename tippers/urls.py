@@ -10,6 +10,7 @@ from tippers.health import HealthView, ReadyView
 from tippers.signin import LoginView, LogoutView
 
 handler404 = "tippers.api.no_such_path"
+handler500 = "tippers.api.our_fault"
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/docs")),
@@ -18,7 +19,7 @@ urlpatterns = [
     re_path(r"^health/ready/?$", ReadyView.as_view()),
     re_path(r"^auth/login/?$", LoginView.as_view()),
     re_path(r"^auth/logout/?$", LogoutView.as_view()),
-    path("auth/", include("rest_framework.urls")),
+    path("browse/", include("rest_framework.urls")),
     re_path(
         r"^schema/?$", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"
     ),

@@ -4,7 +4,11 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from tippers.errors import CannotBeDone
+import psycopg2
+from django.conf import settings
+from django.db import connection
+
+from tippers.errors import CannotBeDone, Unavailable
 from tippers.runs.engine import RunHandle, job, launch
 from tippers.runs.models import ACTIVE, Run
 from tippers.runs.parents import launch_parent, parent_job
@@ -85,3 +89,37 @@ def raise_family(parent: Run) -> str | None:
             else:
                 launch("obey", key=word, args={}, parent=parent)
     return None
+
+
+@job(queue="short", timeout=MINUTE)
+def tidy_up_afterwards(run: RunHandle, *, path: str, seconds: float) -> None:
+    """Go on for a while after the result is current."""
+    with run.finishing():
+        pass
+    time.sleep(seconds)
+    Path(path).write_text("tidied")
+
+
+@job(queue="short", timeout=MINUTE)
+def lose_the_connection(run: RunHandle) -> None:
+    """The server ends our session while we compute, as a restart of it would."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    database = connection.settings_dict
+    with psycopg2.connect(settings.DATABASE_URL, dbname=database["NAME"]) as other:
+        other.cursor().execute("SELECT pg_terminate_backend(%s)", [pid])
+    other.close()
+
+
+@job(queue="short", timeout=MINUTE)
+def log_what_text_cannot_hold(run: RunHandle) -> None:
+    """As labeling functions do whose exceptions quote their input."""
+    run.log("before\x00after")
+    raise CannotBeDone("no\x00thing")
+
+
+@job(queue="short", timeout=MINUTE)
+def stand_on_nothing(run: RunHandle) -> None:
+    """Need something that does not answer."""
+    raise Unavailable("the storage does not answer")

@@ -1,5 +1,8 @@
 """Who gets a run, and whose word counts afterwards."""
 
+import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections import Counter
@@ -131,3 +134,15 @@ def test_a_lease_that_is_still_good_is_left_alone() -> None:
     launch()
     assert claims.claim("short", "somebody") is not None
     assert claims.sweep() == claims.Swept(requeued=0, failed=0)
+
+
+def test_a_run_whose_process_is_gone_does_not_wait_for_its_lease() -> None:
+    launch()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert claims.claim("short", f"{socket.gethostname()}:{dead.stdout.strip()}") is not None
+    engine.sweep()
+    assert Run.objects.get().status == RunStatus.PENDING
+    assert claims.claim("short", engine.process_name()) is not None
+    engine.sweep()
+    assert Run.objects.get().status == RunStatus.STARTED

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from tests.runs import jobs  # noqa: F401 - declares them
 from tippers.errors import NotFound, NotPossibleNow
@@ -109,6 +110,41 @@ def test_what_is_registered_is_stopped_and_the_next_checkpoint_raises() -> None:
     ):
         handle.stop("because")
     assert stopped == ["x"]
+
+
+def test_a_connection_that_died_during_the_work_does_not_cost_the_result() -> None:
+    run = engine.launch("lose_the_connection", key="k", args={})
+    engine.perform_next("short")
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (RunStatus.SUCCESS, 1)
+
+
+def test_a_nul_in_a_message_harms_nothing() -> None:
+    run = engine.launch("log_what_text_cannot_hold", key="k", args={})
+    engine.perform_next("short")
+    run.refresh_from_db()
+    assert (run.status, run.error_message) == (
+        RunStatus.FAILURE,
+        "no\N{REPLACEMENT CHARACTER}thing",
+    )
+    assert "before\N{REPLACEMENT CHARACTER}after" in messages(run)
+
+
+def test_an_outage_is_waited_for_longer_than_a_bug() -> None:
+    run = engine.launch("stand_on_nothing", key="k", args={})
+    for _ in range(11):
+        Run.objects.update(not_before=Clock())
+        assert engine.perform_next("short")
+        run.refresh_from_db()
+        assert run.status == RunStatus.PENDING
+        assert run.not_before - timezone.now() < timedelta(minutes=5)
+    Run.objects.update(not_before=Clock())
+    assert engine.perform_next("short")
+    run.refresh_from_db()
+    assert (run.status, run.error_message) == (
+        RunStatus.FAILURE,
+        "Unavailable: the storage does not answer",
+    )
 
 
 def test_beat_knows_the_sweep() -> None:

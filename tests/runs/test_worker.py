@@ -141,3 +141,12 @@ def test_a_run_past_its_time_limit_fails_and_frees_its_slot(tmp_path: Path) -> N
         assert "longer than 0:00:03" in str(state(run).error_message)
         following = note(tmp_path, 0)
         until(lambda: succeeded(following))
+
+
+def test_what_a_job_does_after_its_end_is_not_killed(tmp_path: Path) -> None:
+    path = tmp_path / "tidied"
+    with worker(tmp_path / "log"):
+        run = engine.launch("tidy_up_afterwards", key="t", args={"path": str(path), "seconds": 6})
+        until(lambda: succeeded(run))
+        until(path.exists)
+    assert state(run).attempt == 1

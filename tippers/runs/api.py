@@ -2,6 +2,7 @@
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, QuerySet
@@ -148,6 +149,12 @@ class RunsHealthViewSet(viewsets.GenericViewSet[Run]):
     @extend_schema(responses=RunsHealthSerializer)
     def list(self, request: Request) -> Response:
         healthy = engine.workers_alive() > 0 and engine.beat_alive()
-        host, _, port = request.get_host().partition(":")
+        address = urlsplit(f"//{request.get_host()}")
         status = "healthy" if healthy else "no worker or scheduler was seen for 60 seconds"
-        return Response({"status": status, "dagster_host": host, "dagster_port": port or "80"})
+        return Response(
+            {
+                "status": status,
+                "dagster_host": address.hostname or "",
+                "dagster_port": str(address.port or 80),
+            }
+        )

@@ -28,7 +28,13 @@ class SingleScheduler(DatabaseScheduler):  # type: ignore[misc]  # ships no type
     max_interval = 5
 
     def setup_schedule(self) -> None:
-        self._lock = psycopg2.connect(settings.DATABASE_URL, connect_timeout=5)
+        # Should this machine vanish, the server lets go of the lock within a minute.
+        noticing = "tcp_keepalives_idle=30", "tcp_keepalives_interval=10", "tcp_keepalives_count=3"
+        self._lock = psycopg2.connect(
+            settings.DATABASE_URL,
+            connect_timeout=5,
+            options=" ".join(f"-c {each}" for each in noticing),
+        )
         self._lock.autocommit = True
         with self._lock.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])

@@ -5,6 +5,7 @@ stands still inside a transaction.
 """
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +18,9 @@ from tippers.runs.models import ACTIVE, Run, RunStatus
 LEASE = timedelta(seconds=45)
 MAX_FAILURES = 3
 MAX_LOST_WORKERS = 10
+MAX_OUTAGES = 12
 FIRST_BACK_OFF = timedelta(seconds=5)
+LONGEST_BACK_OFF = timedelta(minutes=5)
 
 
 class LostLease(Exception):
@@ -89,21 +92,33 @@ def succeed(run: Run) -> None:
         raise LostLease(f"run {run.run_id} is no longer ours")
 
 
+def ended_by_us(run: Run) -> bool:
+    """Whether it was this holder of the token who ended the run as SUCCESS."""
+    ours = Run.objects.filter(run_id=run.run_id, token=run.token, status=RunStatus.SUCCESS)
+    return ours.exists()
+
+
+def storable(text: str) -> str:
+    """PostgreSQL's text takes every character but one."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
 def fail(run: Run, message: str) -> bool:
     """STARTED -> FAILURE, for good; False when the run is no longer ours."""
     return bool(
         _held(run.run_id, run.token).update(
-            status=RunStatus.FAILURE, ended_at=Clock(), error_message=message
+            status=RunStatus.FAILURE, ended_at=Clock(), error_message=storable(message)
         )
     )
 
 
-def retry_or_fail(run: Run, message: str) -> bool:
+def retry_or_fail(run: Run, message: str, *, outage: bool = False) -> bool:
     """After an unexpected failure: PENDING with a growing back-off, the third time FAILURE.
 
+    An outage of something we stand on is waited for longer (about three quarters of an hour).
     True when it will be tried again.
     """
-    if run.failures + 1 >= MAX_FAILURES:
+    if run.failures + 1 >= (MAX_OUTAGES if outage else MAX_FAILURES):
         fail(run, message)
         return False
     return bool(
@@ -111,8 +126,8 @@ def retry_or_fail(run: Run, message: str) -> bool:
             status=RunStatus.PENDING,
             token=None,
             failures=F("failures") + 1,
-            not_before=Clock() + Value(FIRST_BACK_OFF * 4**run.failures),
-            error_message=message,
+            not_before=Clock() + Value(min(FIRST_BACK_OFF * 4**run.failures, LONGEST_BACK_OFF)),
+            error_message=storable(message),
         )
     )
 
@@ -128,9 +143,10 @@ def cancel(run_id: uuid.UUID) -> bool:
     )
 
 
-def sweep() -> Swept:
-    """Runs whose lease ran out: back to PENDING, or FAILURE after the tenth lost worker."""
-    expired = Q(status=RunStatus.STARTED, lease_until__lt=Clock())
+def sweep(owners_gone: Iterable[str] = ()) -> Swept:
+    """Runs whose lease ran out or whose owner is gone: to PENDING, after the tenth time FAILURE."""
+    lost = Q(lease_until__lt=Clock()) | Q(owner__in=list(owners_gone), lease_until__isnull=False)
+    expired = lost & Q(status=RunStatus.STARTED)
     failed = Run.objects.filter(expired, lost_workers__gte=MAX_LOST_WORKERS - 1).update(
         status=RunStatus.FAILURE,
         ended_at=Clock(),

@@ -25,11 +25,17 @@ from typing import Any, Concatenate, ParamSpec, Protocol
 
 from celery import current_app, shared_task
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db import DatabaseError, OperationalError, close_old_connections, transaction
+from django.db import (
+    DatabaseError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    transaction,
+)
 from django.db.models import Q
 from kombu.exceptions import OperationalError as BrokerError
 
-from tippers.errors import CannotBeDone, NotFound, NotPossibleNow
+from tippers.errors import CannotBeDone, NotFound, NotPossibleNow, Unavailable
 from tippers.runs import claims, parents
 from tippers.runs.claims import LostLease
 from tippers.runs.models import ACTIVE, Heartbeat, Queue, Run, RunLog, RunStatus
@@ -191,7 +197,12 @@ class RunHandle:
 
     def log(self, message: str, level: str = "INFO") -> None:
         """Add a line to the run's log; readable within two seconds, whatever becomes of the work."""
-        line = RunLog(run_id=self.run_id, timestamp=datetime.now(UTC), level=level, message=message)
+        line = RunLog(
+            run_id=self.run_id,
+            timestamp=datetime.now(UTC),
+            level=level,
+            message=claims.storable(message),
+        )
         with self._lock:
             self._lines.append(line)
 
@@ -231,6 +242,7 @@ class RunHandle:
         block leaves both undone. The only way for a job to publish what it made.
         """
         lines: list[RunLog] = []
+        _forget_dead_connection()
         try:
             with transaction.atomic():
                 claims.succeed(self._run)
@@ -264,9 +276,12 @@ class RunHandle:
                 log.warning("stopping run %s: %s", self.run_id, traceback.format_exc())
 
     def renew(self) -> bool:
-        """Lease, progress and log lines to the database; False when the run is no longer ours."""
+        """Lease, progress and log lines to the database; False when the run is no longer ours.
+
+        A run that its job has ended, but for what it does after `finishing`, is still ours.
+        """
         self.flush()
-        return claims.renew(self._run)
+        return claims.renew(self._run) or claims.ended_by_us(self._run)
 
     def flush(self) -> None:
         """Write the log lines that wait."""
@@ -317,18 +332,26 @@ def _call(declared: Job, handle: RunHandle, run: Run) -> None:
         handle.finish()
     except (Stopped, LostLease) as stopped:
         handle.log(f"stopped: {stopped}", "WARNING")
+        _settle_above(run.run_id)
     except CannotBeDone as refused:
         handle.log(refused.detail, "ERROR")
         claims.fail(run, refused.detail)
         _settle_above(run.run_id)
     except Exception as error:  # whatever a job raises is recorded on its row
         log.exception("run %s (%s) failed", run.run_id, run.job)
+        _forget_dead_connection()
         handle.log(traceback.format_exc(), "ERROR")
         sentence = f"{type(error).__name__}: {error}"
-        if claims.retry_or_fail(run, sentence):
+        outage = isinstance(error, Unavailable | OperationalError)
+        if claims.retry_or_fail(run, sentence, outage=outage):
             handle.log("it will be tried again", "WARNING")
         else:
             _settle_above(run.run_id)
+
+
+def _forget_dead_connection() -> None:
+    """The server may have been restarted in the hours since this connection was last used."""
+    if not connection.in_atomic_block:
         close_old_connections()
 
 
@@ -377,13 +400,35 @@ def call_periodic(*, name: str, **_: Any) -> None:
 @periodic(every=timedelta(seconds=15), name="runs.sweep")
 def sweep() -> None:
     """Requeue what lost its worker, and hint what waits: at most one hint per free slot."""
-    swept = claims.sweep()
+    swept = claims.sweep(_owners_gone())
     if swept.requeued or swept.failed:
         log.warning("lost workers: %s runs requeued, %s failed", swept.requeued, swept.failed)
     parents.heal()
     for queue in Queue.values:
         for _ in range(min(claims.waiting(queue), _free_slots(queue))):
             send_hint(queue)
+
+
+def _owners_gone() -> list[str]:
+    """Owners of running runs that were processes of this host and are no more.
+
+    It only saves the wait for the lease: should the process live after all (a host name used
+    twice), the fence refuses one of the two.
+    """
+    host = socket.gethostname()
+    owners = Run.objects.filter(status=RunStatus.STARTED).values_list("owner", flat=True).distinct()
+    here = [owner for owner in owners if owner.rpartition(":")[0] == host]
+    return [owner for owner in here if not _is_alive(int(owner.rpartition(":")[2]))]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _free_slots(queue: str) -> int:

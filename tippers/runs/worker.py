@@ -64,9 +64,9 @@ class Pulse:
         while True:
             try:
                 self._tick(time.monotonic())
-            except DatabaseError:
+            except Exception:  # without this thread every later run of the process would be lost
                 # The next tick connects anew; a lease that cannot be renewed in time is lost.
-                log.warning("the side thread cannot reach the database", exc_info=True)
+                log.warning("the side thread stumbled", exc_info=True)
                 connections.close_all()
             time.sleep(TICK_SECONDS if self._stopped_at is None else STOPPING_TICK_SECONDS)
 
