@@ -86,6 +86,7 @@ class OccupancyDatasetViewSet(
     serializer_class = OccupancyDatasetSerializer
     lookup_value_regex = ID
 
+    @extend_schema(responses={201: OccupancyDatasetSerializer, 404: None})  # no such root
     def create(self, request: Request) -> Response:
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)

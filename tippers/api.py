@@ -131,10 +131,22 @@ def _integrity(error: IntegrityError) -> Response | None:
 
 def no_such_path(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What no URL matches: the one error shape for programs, a page for browsers."""
-    if "text/html" in request.headers.get("Accept", ""):
+    if _is_browser(request):
         return defaults.page_not_found(request, exception)
     body = {"detail": f"There is nothing at {request.path}.", "code": "not_found"}
     return JsonResponse(body, status=404)
+
+
+def our_fault(request: HttpRequest) -> HttpResponse:
+    """A bug of ours, which the log tells and the answer does not."""
+    if _is_browser(request):
+        return defaults.server_error(request)
+    body = {"detail": "Something went wrong here; the server's log says what.", "code": "error"}
+    return JsonResponse(body, status=500)
+
+
+def _is_browser(request: HttpRequest) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
 
 
 class Router(SimpleRouter):

@@ -76,7 +76,7 @@ def with_errors_and_totals(result: dict[str, Any], **_: object) -> dict[str, Any
         for method, operation in operations.items():
             for status in _errors_of(path, method, operation):
                 said = {"description": MEANINGS[status], "content": content}
-                operation["responses"].setdefault(status, said)
+                operation["responses"].setdefault(status, {}).update(said)
             if {"skip", "limit"} <= {each["name"] for each in operation.get("parameters", [])}:
                 operation["responses"]["200"]["headers"] = {
                     "X-Total-Count": {
@@ -105,4 +105,9 @@ def _errors_of(path: str, method: str, operation: dict[str, Any]) -> list[str]:
         "429": throttled,
         "503": body or not public,
     }
-    return [status for status, applies in asked.items() if applies]
+    named = operation["responses"]
+    return [
+        status
+        for status, applies in asked.items()
+        if applies or (status in named and "content" not in named[status])
+    ]

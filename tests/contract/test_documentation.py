@@ -74,7 +74,8 @@ def test_every_operation_says_what_its_answers_and_errors_are(schema: Any) -> No
                 assert content == {"application/json": {"schema": error}}, (method, path, status)
         signed_in = said["security"] != [{}]
         assert signed_in == ({"403", "503"} <= set(responses)), (method, path)
-        assert ("404" in responses) == ("{" in path), (method, path)
+        if "{" in path:
+            assert "404" in responses, (method, path)
         assert ("requestBody" in said) <= ({"400", "413", "415"} <= set(responses)), (method, path)
 
 
