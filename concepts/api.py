@@ -18,9 +18,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
 
-from concepts import catalog, materialize, partitioning, refresh
+from concepts import catalog, materialize, partition_runs, partitioning, refresh
 from concepts.lineage import node_id
-from concepts.models import Concept, ConceptValue, Feature, Index, Rule, SqlAsset
+from concepts.models import (
+    Concept,
+    ConceptValue,
+    Feature,
+    Index,
+    PartitionExecution,
+    Rule,
+    SqlAsset,
+)
 from concepts.preview import preview
 from connections.models import DatabaseConnection
 from tippers import sql, storage
@@ -240,6 +248,27 @@ class ConceptStartedSerializer(serializers.Serializer[Any]):
     launched = LaunchedSerializer(many=True)
 
 
+class PartitionSerializer(serializers.Serializer[PartitionExecution]):
+    """A part of a partitioned asset; its times and error are those of its latest run."""
+
+    partition_key = serializers.CharField()
+    status = serializers.ChoiceField(
+        choices=["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+    )
+    row_count = serializers.IntegerField(allow_null=True)
+    storage_path = serializers.CharField(allow_null=True)
+    started_at = serializers.DateTimeField(source="run.started_at", allow_null=True)
+    completed_at = serializers.DateTimeField(source="run.ended_at", allow_null=True)
+    error_message = serializers.CharField(source="run.error_message", allow_null=True)
+    dagster_run_id = serializers.UUIDField(source="run_id", allow_null=True)
+
+
+class PartitionStartedSerializer(StartedSerializer):
+    """A partition that was started."""
+
+    partition_key = serializers.CharField()
+
+
 class PreviewSerializer(OfAssetSerializer):
     """The first rows of a product."""
 
@@ -317,6 +346,29 @@ class SqlAssetViewSet(OfConceptViewSet):
         run = materialize.launch(asset, request.user)
         return Response(
             {asset.pk_name: asset.pk, "dagster_run_id": str(run.run_id), "status": "STARTED"}
+        )
+
+    @extend_schema(responses=PartitionSerializer(many=True))
+    @action(detail=True)
+    def partitions(self, request: Request, **_: Any) -> Response:
+        """The partitions in their order; none while the asset is not partitioned or not planned."""
+        asset: SqlAsset = self.get_object()
+        listed: Any = self.paginate_queryset(asset.partitions.select_related("run"))
+        return self.get_paginated_response(PartitionSerializer(listed, many=True).data)
+
+    @extend_schema(request=None, responses=PartitionStartedSerializer)
+    @action(detail=True, methods=["post"], url_path=r"partitions/(?P<partition_key>.+)/run")
+    def run_partition(self, request: Request, partition_key: str, **_: Any) -> Response:
+        """Make one partition again, and then the whole current if no other is missing."""
+        asset: SqlAsset = self.get_object()
+        run = partition_runs.launch_one(asset, partition_key, request.user)
+        return Response(
+            {
+                asset.pk_name: asset.pk,
+                "partition_key": partition_key,
+                "dagster_run_id": str(run.run_id),
+                "status": "STARTED",
+            }
         )
 
     @extend_schema(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -14,7 +15,7 @@ from concepts.models import DerivedAsset, Feature, SqlAsset
 from connections import query
 from tippers import sql, storage
 from tippers.errors import CannotBeDone
-from tippers.runs import engine
+from tippers.runs import engine, parents
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
 from tippers.runs.models import Run
@@ -38,13 +39,23 @@ def launch(
             "materialized; materialize that first."
         )
     with transaction.atomic():
-        run = engine.launch(
-            f"materialize_{asset.kind}",
-            key=asset.run_key,
-            args={asset.pk_name: asset.pk},
-            created_by=user,
-            parent=parent,
-        )
+        if asset.partition_type is None:
+            run = engine.launch(
+                f"materialize_{asset.kind}",
+                key=asset.run_key,
+                args={asset.pk_name: asset.pk},
+                created_by=user,
+                parent=parent,
+            )
+        else:
+            run = parents.launch_parent(
+                "materialize_partitions",  # concepts.partition_runs
+                key=asset.run_key,
+                args={asset.pk_name: asset.pk, "fingerprint": asset.fingerprint()},
+                created_by=user,
+                parent=parent,
+                unit="steps",
+            )
         asset.follow(run)
     return run
 
@@ -56,6 +67,14 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
     Until the last step nothing that can be read changes.
     """
     inputs = asset.inputs_now()
+    target, text = rendered(asset)
+    key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
+    written = stored(asset, run, key, target, text)
+    publish(asset, run, key, written, inputs=inputs)
+
+
+def rendered(asset: SqlAsset) -> tuple[query.Target, str]:
+    """Where the asset's query runs, and its text with all values in it."""
     target = asset.connection.target()
     values, index_type = _index_values(asset) if isinstance(asset, DerivedAsset) else (None, None)
     text = sql.render(
@@ -65,17 +84,46 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
         index_values=values,
         index_type=index_type,
     )
-    key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
+    return target, text
+
+
+def stored(
+    asset: SqlAsset, run: RunHandle, key: str, target: query.Target, text: str
+) -> storage.Written:
+    """Stream the result of `text` into the object `key`."""
     run.log(f"the query runs on the connection {asset.connection.name}")
+    with query_of(run, target, text) as reader:
+        check_columns(asset, reader.schema.names, run)
+        written = storage.write_parquet(key, reader.schema, counted(reader, run))
+    run.log(f"{written.rows} rows, {written.bytes} bytes")
+    return written
+
+
+@contextmanager
+def query_of(run: RunHandle, target: query.Target, text: str) -> Iterator[pa.RecordBatchReader]:
+    """The result of `text`, which ends with the run."""
     try:
         with query.stream(target, text, on_stop=run.on_stop) as reader:
-            _check_columns(asset, reader.schema.names, run)
-            written = storage.write_parquet(key, reader.schema, _counted(reader, run))
+            yield reader
     except query.QueryStopped:
         run.check()  # raises what the stop was for, in the engine's words
         raise
-    run.log(f"{written.rows} rows, {written.bytes} bytes")
-    try:
+
+
+def publish(
+    asset: SqlAsset,
+    run: RunHandle,
+    key: str,
+    written: storage.Written,
+    *,
+    inputs: dict[str, str | None],
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
+    """End the run and make the object `key` the asset's product, made from `inputs`.
+
+    `confirm` is called while the asset is locked and raises CannotBeDone if it must not be.
+    """
+    with discarded_unless_current(key):
         with storage.open_parquet(key) as file:
             stats = column_stats(file)
         with run.finishing():
@@ -88,15 +136,28 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
                 column_stats=stats,
             )
             if not became_current:
-                raise CannotBeDone(
-                    f"The definition of the {asset.kind} changed while its query ran, so the "
-                    "result was discarded; materialize it again."
-                )
+                raise changed_meanwhile(asset)
+            confirm()
+
+
+@contextmanager
+def discarded_unless_current(key: str) -> Iterator[None]:
+    """Delete the object when the block does not make it current."""
+    try:
+        yield
     except (CannotBeDone, LostLease, Stopped):
         # Only where the object is known not to be current: when a commit's answer is lost, it may
         # be, and what it leaves behind otherwise is swept as an orphan.
         storage.delete(key)
         raise
+
+
+def changed_meanwhile(asset: SqlAsset) -> CannotBeDone:
+    """Why a result is not used."""
+    return CannotBeDone(
+        f"The definition of the {asset.kind} changed while its query ran, so the "
+        "result was discarded; materialize it again."
+    )
 
 
 def _index_values(asset: DerivedAsset) -> tuple[pa.Array, str | None]:
@@ -114,7 +175,8 @@ def _index_values(asset: DerivedAsset) -> tuple[pa.Array, str | None]:
     )
 
 
-def _check_columns(asset: SqlAsset, names: list[str], run: RunHandle) -> None:
+def check_columns(asset: SqlAsset, names: list[str], run: RunHandle) -> None:
+    """CannotBeDone unless the columns of the result can be those of the asset's product."""
     there = ", ".join(names)
     if not names:
         raise CannotBeDone("The result has no columns.", field="sql_query")
@@ -137,7 +199,8 @@ def _check_columns(asset: SqlAsset, names: list[str], run: RunHandle) -> None:
         )
 
 
-def _counted(reader: pa.RecordBatchReader, run: RunHandle) -> Iterator[pa.RecordBatch]:
+def counted(reader: Iterable[pa.RecordBatch], run: RunHandle) -> Iterator[pa.RecordBatch]:
+    """The batches as they come, their rows shown as the run's progress."""
     rows = 0
     for batch in reader:
         rows += batch.num_rows

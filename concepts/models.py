@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -226,6 +226,11 @@ class SqlAsset(models.Model):
         """The id's name on the wire: index_id, r_id, feature_id."""
         return self._meta.pk.name
 
+    @property
+    def partitions(self) -> models.QuerySet[PartitionExecution]:
+        """The parts that the key space was cut into when the asset was last planned, in order."""
+        return PartitionExecution.objects.filter(**{self.pk_name: self.pk})
+
     # Mutators
 
     def _update(self, **fields: Any) -> None:
@@ -239,7 +244,8 @@ class SqlAsset(models.Model):
     def change(self, **fields: Any) -> None:
         """Write an edit; one that alters what is computed takes the product away with it.
 
-        Only the fields named are written, so that an edit never undoes a concurrent one.
+        Only the fields named are written, so that an edit never undoes a concurrent one. Its
+        partitions go, too: they are parts of a product that nobody can ask for any more.
         """
         changed = {name: value for name, value in fields.items() if getattr(self, name) != value}
         if not changed:
@@ -247,12 +253,23 @@ class SqlAsset(models.Model):
         if changed.keys() & set(self.DEFINITION_FIELDS):
             changed |= dict.fromkeys(self.PRODUCT_FIELDS) | {"is_materialized": False}
         changed["updated_at"] = timezone.now()
-        self._update(**changed)
+        with transaction.atomic():
+            self._update(**changed)
+            if "is_materialized" in changed:
+                self.partitions.delete()
         self.refresh_from_db()
 
     def follow(self, run: Run) -> None:
         """Point to the latest run that materializes this asset."""
         self._update(run=run)
+
+    def locked(self) -> Self | None:
+        """This asset as it is now, its row locked until the transaction ends; None if deleted.
+
+        Only this row is locked, and what it depends on is read after the lock is held: a join in
+        the locking statement would show the state from before the wait.
+        """
+        return self._rows().select_for_update(no_key=True).first()
 
     def become_current(
         self, *, inputs: dict[str, str | None], storage_path: str, **product: Any
@@ -262,9 +279,7 @@ class SqlAsset(models.Model):
         `product` gives the other `PRODUCT_FIELDS`. Call it inside a transaction: the row stays
         locked until its end, so that of two runs with different inputs the later one wins.
         """
-        # Only this row is locked, and what it depends on is read after the lock is held: a join
-        # in the locking statement would show the state from before the wait.
-        now = self._rows().select_for_update(no_key=True).first()
+        now = self.locked()
         if now is None or now.inputs_now() != inputs:
             return False
         self._rows().update(
@@ -302,6 +317,18 @@ class Index(SqlAsset):
         self.require_materialized()
         return self.columns_of_product[0]
 
+    def identity(self, column: str | None = None) -> str | None:
+        """A hash of what is made from the values of `column`, by default the first one, rests on.
+
+        It is that of the set of its values: neither their order, which a query without ORDER BY
+        may change, nor the other columns matter. Where they were too many to be told apart, it is
+        that of the whole file. None without a product.
+        """
+        for stats in self.column_stats or []:
+            if column is None or stats["name"] == column:
+                return stats.get("distinct_sha256") or self.content_sha256
+        return self.content_sha256
+
     def require_column(self, column: str) -> None:
         """CannotBeDone, with the columns there are, if the product lacks this one."""
         self.require_materialized()
@@ -333,7 +360,7 @@ class DerivedAsset(SqlAsset):
         return self.index_column or self.index.key_column
 
     def inputs_now(self) -> dict[str, str | None]:
-        return super().inputs_now() | {"index": self.index.content_sha256}
+        return super().inputs_now() | {"index": self.index.identity(self.index_column)}
 
     def _changed(self, name: str) -> str:
         if name != "index":
@@ -372,6 +399,64 @@ class Feature(DerivedAsset):
         db_table = "concept_features"
         verbose_name = "feature"
         ordering = ["feature_id"]
+
+
+class PartitionExecution(models.Model):
+    """One part of a partitioned asset, and its rows once they are there.
+
+    Whole materializations write these rows anew; `fingerprint` says for which definition and
+    inputs. The part is done while `storage_path` names its rows, waits while it has neither those
+    nor a run, and is otherwise as its run says: there is no second status to drift.
+    """
+
+    execution_id = models.BigAutoField(primary_key=True)
+    # Exactly one of the three; each is named like its asset's own id.
+    index = models.ForeignKey(Index, null=True, on_delete=models.CASCADE, related_name="+")
+    r = models.ForeignKey(Rule, null=True, on_delete=models.CASCADE, related_name="+")
+    feature = models.ForeignKey(Feature, null=True, on_delete=models.CASCADE, related_name="+")
+    partition_key = models.CharField(max_length=255)
+    bounds = models.JSONField(null=True)  # see concepts.partitioning
+    fingerprint = models.CharField(max_length=64)
+    run = models.ForeignKey("runs.Run", null=True, on_delete=models.SET_NULL, related_name="+")
+    row_count = models.BigIntegerField(null=True)
+    storage_path = models.CharField(max_length=500, null=True)
+
+    class Meta:
+        db_table = "partition_executions"
+        verbose_name = "partition"
+        ordering = ["execution_id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["index", "partition_key"], name="unique_index_partition"
+            ),
+            models.UniqueConstraint(fields=["r", "partition_key"], name="unique_rule_partition"),
+            models.UniqueConstraint(
+                fields=["feature", "partition_key"], name="unique_feature_partition"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(index__isnull=False, r=None, feature=None)
+                | models.Q(index=None, r__isnull=False, feature=None)
+                | models.Q(index=None, r=None, feature__isnull=False),
+                name="partition_of_one_asset",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.partition_key
+
+    @property
+    def asset(self) -> SqlAsset:
+        """What this is a part of."""
+        of = self.index or self.r or self.feature
+        assert of is not None  # noqa: S101 - the database checks it
+        return of
+
+    @property
+    def status(self) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."""
+        if self.storage_path is not None:
+            return "COMPLETED"
+        return "PENDING" if self.run is None else self.run.domain_status
 
 
 def _hash(value: Any) -> str:

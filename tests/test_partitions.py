@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tippers.partitions import Window, aligned_windows
+from tippers.partitions import (
+    GRANULARITIES,
+    NULL_KEY,
+    Window,
+    aligned_windows,
+    calendar_window,
+    category_key,
+    range_key,
+    window_key,
+)
 
 MONTH = timedelta(days=30)
 
@@ -89,3 +98,75 @@ def test_windows_are_adjacent_and_cover_the_range(
         assert window.width == width
         assert window.start.timestamp() % width.total_seconds() == 0
     assert all(one.end == two.start for one, two in pairwise(windows))
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "text", "start", "end", "key"),
+    [
+        ("hourly", "2024-02-29 05:59:59.999999", "2024-02-29 05:00", "2024-02-29 06:00",
+         "2024-02-29T05"),
+        ("daily", "2024-02-29 23:59:59", "2024-02-29", "2024-03-01", "2024-02-29"),
+        ("daily", "2024-03-01 00:00", "2024-03-01", "2024-03-02", "2024-03-01"),
+        ("weekly", "2024-03-03 23:59", "2024-02-26", "2024-03-04", "2024-W09"),
+        ("weekly", "2024-12-30 00:00", "2024-12-30", "2025-01-06", "2025-W01"),
+        ("weekly", "2021-01-03 12:00", "2020-12-28", "2021-01-04", "2020-W53"),
+        ("monthly", "2024-02-29 12:00", "2024-02-01", "2024-03-01", "2024-02"),
+        ("monthly", "2023-02-28 12:00", "2023-02-01", "2023-03-01", "2023-02"),
+        ("monthly", "2024-12-31 23:59", "2024-12-01", "2025-01-01", "2024-12"),
+        ("monthly", "0987-04-30 00:00", "0987-04-01", "0987-05-01", "0987-04"),
+    ],
+)  # fmt: skip
+def test_a_calendar_window_is_the_hour_day_week_or_month_of_an_instant(
+    granularity: str, text: str, start: str, end: str, key: str
+) -> None:
+    window = calendar_window(instant(text), granularity)
+    assert window == Window(instant(start), instant(end))
+    assert window_key(window, granularity) == key
+
+
+def test_a_calendar_window_is_one_of_utc() -> None:
+    far_east = timezone(timedelta(hours=9))
+    window = calendar_window(datetime(2024, 3, 1, 8, 59, tzinfo=far_east), "monthly")
+    assert window_key(window, "monthly") == "2024-02"
+    with pytest.raises(ValueError, match="zone"):
+        calendar_window(datetime(2024, 3, 1), "daily")  # noqa: DTZ001 - what is refused
+    with pytest.raises(OverflowError):
+        calendar_window(datetime(9999, 12, 31, tzinfo=UTC), "monthly")
+
+
+@given(
+    instants=st.lists(st.datetimes(timezones=st.just(UTC), max_value=datetime(9000, 1, 1))),  # noqa: DTZ001 - hypothesis adds the zone
+    granularity=st.sampled_from(GRANULARITIES),
+)
+def test_calendar_windows_hold_their_instants_and_never_overlap(
+    instants: list[datetime], granularity: str
+) -> None:
+    windows = sorted({calendar_window(each, granularity) for each in instants})
+    assert all(earlier.end <= later.start for earlier, later in pairwise(windows))
+    assert len({window_key(window, granularity) for window in windows}) == len(windows)
+    for each in instants:
+        window = calendar_window(each, granularity)
+        assert window.start <= each < window.end
+
+
+def test_a_range_is_named_by_its_first_and_last_number() -> None:
+    assert [range_key(start, 100) for start in (-100, 0, 100)] == ["-100..-1", "0..99", "100..199"]
+
+
+AWKWARD = ["", "__empty__", "____empty__", "__null__", "____null__", "_", ".", "..", "__.", "a/b",
+           "x" * 255, "x" * 256, "x" * 257, "__" + "x" * 254]  # fmt: skip
+
+
+@given(values=st.lists(st.one_of(st.text(), st.sampled_from(AWKWARD)), unique=True))
+def test_a_category_has_a_name_of_its_own_that_a_url_can_hold(values: list[str]) -> None:
+    keys = [category_key(value) for value in values]
+    assert len({*keys, NULL_KEY}) == len(values) + 1
+    assert all(0 < len(key) <= 255 and key not in {".", ".."} for key in keys)
+
+
+def test_a_category_is_called_what_it_is() -> None:
+    assert category_key("Langson Library") == "Langson Library"

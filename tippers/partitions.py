@@ -1,5 +1,9 @@
-"""Windows of time: half-open, in UTC, aligned to the epoch. Pure; knows no clock."""
+"""Windows of time and ranges of numbers, half-open, and what a part of a table is called.
 
+Times are in UTC. Pure; knows no clock.
+"""
+
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -48,3 +52,67 @@ def aligned_windows(start: datetime, end: datetime, *, width: timedelta) -> list
         windows.append(Window(begin, begin + width))
         begin += width
     return windows
+
+
+GRANULARITIES = ("hourly", "daily", "weekly", "monthly")
+
+
+def calendar_window(instant: datetime, granularity: str) -> Window:
+    """The hour, day, week or month in UTC that `instant` lies in; weeks begin on Monday.
+
+    Raises ValueError when `instant` has no zone, OverflowError when the window would leave the
+    calendar (years 1 to 9999).
+    """
+    if instant.tzinfo is None:
+        raise ValueError("the instant must say its time zone")
+    hour = instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    match granularity:
+        case "hourly":
+            return Window(hour, hour + timedelta(hours=1))
+        case "daily":
+            return Window(day, day + timedelta(days=1))
+        case "weekly":
+            monday = day - timedelta(days=day.weekday())
+            return Window(monday, monday + timedelta(weeks=1))
+        case "monthly":
+            first = day.replace(day=1)
+            return Window(first, (first + timedelta(days=31)).replace(day=1))
+    raise ValueError(f"{granularity} is not one of {', '.join(GRANULARITIES)}")
+
+
+def window_key(window: Window, granularity: str) -> str:
+    """The name of a calendar window: 2024-02-29T05, 2024-02-29, 2024-W09 (ISO), 2024-02."""
+    start = window.start
+    year, week, _ = start.isocalendar()
+    return {
+        "hourly": start.isoformat(timespec="hours").removesuffix("+00:00"),
+        "daily": start.date().isoformat(),
+        "weekly": f"{year:04}-W{week:02}",
+        "monthly": start.date().isoformat()[:7],
+    }[granularity]
+
+
+def range_key(start: int, size: int) -> str:
+    """The name of the whole numbers from `start` up to, but not including, `start + size`."""
+    return f"{start}..{start + size - 1}"
+
+
+NULL_KEY = "__null__"
+LONGEST_KEY = 255
+
+
+def category_key(value: str) -> str:
+    """The name of the rows with this value: the value itself wherever that can stand in a URL.
+
+    Different for different values, and never `NULL_KEY`, the name of the rows without one.
+    """
+    if not value:
+        return "__empty__"
+    # A client drops the segments . and .. from a path before it sends it.
+    if value.startswith("__") or value in {".", ".."}:
+        value = f"__{value}"
+    if len(value) > LONGEST_KEY:
+        digest = hashlib.sha256(value.encode()).hexdigest()
+        return f"{value[: LONGEST_KEY - len(digest) - 1]}~{digest}"
+    return value

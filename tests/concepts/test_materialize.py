@@ -339,8 +339,8 @@ class Meanwhile:
     """Does something once, while the query of the next materialization runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
-        self.act, self.real = act, subject._counted
-        monkeypatch.setattr(subject, "_counted", self)
+        self.act, self.real = act, subject.counted
+        monkeypatch.setattr(subject, "counted", self)
 
     def __call__(self, reader: pa.RecordBatchReader, run: engine.RunHandle) -> Any:
         act, self.act = self.act, lambda: None

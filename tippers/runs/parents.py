@@ -8,7 +8,8 @@ An app declares how a parent goes on:
 The function launches, with parent=, what is ready now. It is called at the launch and whenever a
 child has ended, one call at a time. When it leaves no child active, the parent ends. What it
 returns says what cannot be brought about, and becomes the parent's error message then; with None,
-that is made up from the children's. It may set `progress_total` to count what is still to come.
+that is made up from the children's. It may set `progress_total` to count what is still to come,
+and `progress_message`.
 
 A parent may be a child itself: its end is the end of a child to the parent above it. Locks are
 taken from the top down, and a child settles what is above it after its own end is committed.
@@ -118,7 +119,7 @@ def _settle(parent_id: uuid.UUID) -> bool:
             )
         parent.progress_done = counts["done"]
         parent.progress_total = max(parent.progress_total or 0, counts["all"])
-        parent.save(update_fields=["progress_done", "progress_total"])
+        parent.save(update_fields=["progress_done", "progress_total", "progress_message"])
         if counts["active"]:
             return False
         _end(parent, counts, undone)
