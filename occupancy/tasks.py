@@ -1,10 +1,14 @@
 """The background jobs of occupancy."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from django.conf import settings
 
 from occupancy import datasets
+from occupancy.chunks import storage_key
+from occupancy.models import OccupancySpaceChunk
+from tippers import storage
 from tippers.runs.engine import RunHandle, job, periodic
 
 
@@ -40,3 +44,10 @@ def occupancy_rollup(run: RunHandle) -> None:
 def occupancy_tick() -> None:
     """See that nothing waits that could go on."""
     datasets.tick()
+
+
+@storage.owner("occupancy/spaces/")
+def chunk_files() -> Iterator[str]:
+    """Also of chunks that are computed anew: their files keep their names."""
+    for chunk in OccupancySpaceChunk.objects.iterator():
+        yield storage_key(chunk)

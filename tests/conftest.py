@@ -10,6 +10,7 @@ from django.core.cache import cache
 from pytest_django.fixtures import Settings
 from rest_framework.test import APIClient
 
+from tests.s3 import s3_server  # noqa: F401 - a fixture for all
 from tippers.management.commands.bootstrap import create_roles
 from tippers.runs.engine import perform_next
 

@@ -1,10 +1,10 @@
 """Objects are whole or absent, on local files and on S3 alike."""
 
 import hashlib
-import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from django.core.files.storage import default_storage
 from pytest_django.fixtures import Settings
 
+from tests.s3 import Proxy, client, proxy_before, use_s3
 from tippers import storage
 from tippers.errors import CannotBeDone
 from tippers.storage import NotStored, StorageError
@@ -27,20 +28,6 @@ def batches(count: int, rows: int = 1000) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays([numbers, pc.cast(numbers, pa.string())], schema=SCHEMA)
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """An S3 server over HTTP."""
-    from moto.server import ThreadedMotoServer
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["files", "s3"])
 def vendor(request: pytest.FixtureRequest, settings: Settings) -> str:
     """Each test runs on both; local files are what every test has anyway."""
@@ -49,23 +36,8 @@ def vendor(request: pytest.FixtureRequest, settings: Settings) -> str:
     return str(request.param)
 
 
-def use_s3(settings: Settings, endpoint: str) -> None:
-    import boto3
-
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="bucket")
-    for item in client.list_objects_v2(Bucket="bucket").get("Contents", []):
-        client.delete_object(Bucket="bucket", Key=item["Key"])
-    options = {
-        "bucket_name": "bucket",
-        "access_key": "key",
-        "secret_key": "secret",
-        "endpoint_url": endpoint,
-        "region_name": "us-east-1",
-    }
-    default = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
-    settings.STORAGES = {**settings.STORAGES, "default": default}
+def keys(prefix: str) -> list[str]:
+    return [each.key for each in storage.listed(prefix)]
 
 
 @pytest.mark.usefixtures("vendor")
@@ -93,10 +65,10 @@ def test_what_is_not_there_says_so() -> None:
 def test_keys_are_listed_by_prefix_in_order() -> None:
     for key in ("rules/rule_2/b", "rules/rule_10/a", "rules/rule_1/a", "indexes/index_1/a"):
         storage.put_bytes(key, b"x")
-    assert list(storage.list_keys("rules/rule_1")) == ["rules/rule_1/a", "rules/rule_10/a"]
-    assert list(storage.list_keys("rules/rule_1/")) == ["rules/rule_1/a"]
-    assert len(list(storage.list_keys(""))) == 4
-    assert list(storage.list_keys("none/")) == []
+    assert keys("rules/rule_1") == ["rules/rule_1/a", "rules/rule_10/a"]
+    assert keys("rules/rule_1/") == ["rules/rule_1/a"]
+    assert len(keys("")) == 4
+    assert keys("none/") == []
 
 
 def test_a_uri_leads_back_to_its_key(vendor: str) -> None:
@@ -157,7 +129,7 @@ def test_a_producer_that_fails_leaves_what_was_there() -> None:
     for key in ("t.parquet", "new.parquet"):
         with pytest.raises(BrokenOffError):
             storage.write_parquet(key, SCHEMA, failing())
-    assert list(storage.list_keys("")) == ["t.parquet"]
+    assert keys("") == ["t.parquet"]
     assert hashlib.sha256(storage.read_bytes("t.parquet")).hexdigest() == before.sha256
     assert not [thread for thread in threading.enumerate() if "parquet" in thread.name]
 
@@ -175,14 +147,14 @@ def test_a_writer_that_fails_stops_the_producer_at_once() -> None:
     with pytest.raises(ValueError, match="Schema"):
         storage.write_parquet("t.parquet", SCHEMA, endless())
     assert produced < 20
-    assert list(storage.list_keys("")) == []
+    assert keys("") == []
 
 
 def test_nothing_is_visible_while_it_is_written(tmp_path: Path) -> None:
     def looking() -> Iterator[pa.RecordBatch]:
         for batch in batches(600):
             yield batch
-            assert list(storage.list_keys("")) == []
+            assert keys("") == []
             assert not storage.exists("a/t.parquet")
 
     storage.write_parquet("a/t.parquet", SCHEMA, looking())
@@ -262,7 +234,7 @@ def test_an_s3_that_does_not_answer_is_a_fault_of_the_storage(settings: Settings
         lambda: storage.put_bytes("a", b"x"),
         lambda: storage.read_bytes("a"),
         lambda: storage.exists("a"),
-        lambda: list(storage.list_keys("")),
+        lambda: keys(""),
     ):
         with pytest.raises(StorageError):
             use()
@@ -276,3 +248,73 @@ def test_a_large_object_goes_to_s3_in_parts(settings: Settings, s3_server: str) 
     client = default_storage.connection.meta.client  # type: ignore[attr-defined]  # the S3 one
     head = client.head_object(Bucket="bucket", Key="large")
     assert "-" in head["ETag"]  # how S3 marks what came in parts
+
+
+@pytest.fixture
+def proxy(settings: Settings, s3_server: str) -> Iterator[Proxy]:
+    """The storage is S3 behind a proxy; a request is tried twice."""
+    from botocore.config import Config
+
+    with proxy_before(s3_server) as proxy:
+        retries = {"total_max_attempts": 2, "mode": "legacy"}
+        use_s3(
+            settings,
+            s3_server,
+            endpoint_url=proxy.url,
+            client_config=Config(retries=retries, s3={"addressing_style": "path"}),
+        )
+        yield proxy
+
+
+LARGE = bytes(range(256)) * 2**16
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "DELETE"])
+def test_a_503_in_the_middle_passes_unnoticed(proxy: Proxy, method: str) -> None:
+    written = storage.write_parquet("t.parquet", SCHEMA, batches(300))
+    proxy.refuse(1, method)
+    storage.put_bytes("large", LARGE)
+    assert storage.read_table("t.parquet").num_rows == written.rows
+    assert keys("") == ["large", "t.parquet"]
+    storage.delete("t.parquet")
+    assert not storage.exists("t.parquet")
+    assert storage.read_bytes("large") == LARGE
+    assert len(proxy.refused) == 1
+
+
+def test_a_503_that_stays_is_a_fault_of_the_storage(proxy: Proxy) -> None:
+    storage.write_parquet("t.parquet", SCHEMA, batches(300))
+    with storage.open_parquet("t.parquet") as file:
+        for method, use in (
+            ("PUT", lambda: storage.put_bytes("a", b"x")),
+            ("PUT", lambda: storage.write_parquet("a", SCHEMA, batches(3))),
+            ("GET", lambda: file.read_row_group(0)),  # opened before
+            ("GET", lambda: keys("")),
+            ("HEAD", lambda: storage.exists("a")),
+            ("DELETE", lambda: storage.delete("t.parquet")),
+        ):
+            proxy.refuse(2, method)
+            with pytest.raises(StorageError, match="storage failed"):
+                use()
+            assert proxy.refusals == 0
+    assert keys("") == ["t.parquet"]
+
+
+def test_an_upload_that_breaks_off_shows_nothing_and_leaves_no_parts(
+    proxy: Proxy, s3_server: str
+) -> None:
+    storage.put_bytes("large", b"as it was")
+    proxy.refuse(4, "PUT")  # two parts, twice each
+    with pytest.raises(StorageError):
+        storage.put_bytes("large", LARGE)
+    assert all("partNumber" in path for path in proxy.refused)
+    assert storage.read_bytes("large") == b"as it was"
+    assert "Uploads" not in client(s3_server).list_multipart_uploads(Bucket="bucket")
+
+
+@pytest.mark.usefixtures("vendor")
+def test_a_listing_tells_when_an_object_was_written() -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)  # S3 keeps whole seconds
+    storage.put_bytes("a/b", b"")
+    (found,) = storage.listed("a/")
+    assert before < found.modified < datetime.now(UTC)

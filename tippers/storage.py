@@ -12,9 +12,10 @@ import io
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from queue import Queue
@@ -210,10 +211,18 @@ def delete(key: str) -> None:
         _vendor().delete(key)
 
 
-def list_keys(prefix: str) -> Iterator[str]:
-    """Keys that begin with `prefix`, in order."""
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing shows it; `modified` is an aware time."""
+
+    key: str
+    modified: datetime
+
+
+def listed(prefix: str) -> Iterator[Listed]:
+    """Objects whose keys begin with `prefix`, in the keys' order."""
     with _translated(prefix):
-        yield from _vendor().list_keys(prefix)
+        yield from _vendor().listed(prefix)
 
 
 def uri(key: str) -> str:
@@ -228,6 +237,50 @@ def key_of(uri: str) -> str:
         raise NotStored(f"{uri} is not in the storage in use, {root}")
     key = uri.removeprefix(root)
     return unquote(key) if urlsplit(root).scheme == "file" else key
+
+
+# --- orphans -----------------------------------------------------------------------------------
+
+# By prefix: the URIs or keys of the objects below it that rows point to. An app declares its own
+# where it declares its jobs, because storage knows no app.
+_OWNERS: dict[str, Callable[[], Iterable[str]]] = {}
+
+
+def owner(
+    prefix: str,
+) -> Callable[[Callable[[], Iterable[str]]], Callable[[], Iterable[str]]]:
+    """Declare which objects below `prefix` (with its slash) are needed; `sweep` removes others."""
+
+    def declare(needed: Callable[[], Iterable[str]]) -> Callable[[], Iterable[str]]:
+        _OWNERS[prefix] = needed
+        return needed
+
+    return declare
+
+
+def sweep(older_than: timedelta) -> int:
+    """Remove what no row points to and what no writer finished; how many objects went.
+
+    Such are left by a process that died between writing and committing, and by deleted rows.
+    `older_than` must exceed what any run takes: what is younger may yet become current.
+    """
+    before = datetime.now(UTC) - older_than
+    removed = 0
+    for prefix, needed in _OWNERS.items():
+        # Listed first: what becomes current after that is not among the old ones.
+        old = {each.key for each in listed(prefix) if each.modified < before}
+        if old:
+            # By the part below the prefix: a storage that was moved is not a storage of orphans.
+            old.difference_update(prefix + uri.rpartition(prefix)[2] for uri in needed())
+        for key in sorted(old):
+            delete(key)
+        removed += len(old)
+    with _translated("what was not finished"):
+        _vendor().discard_unfinished(before)
+    return removed
+
+
+# --- vendors -----------------------------------------------------------------------------------
 
 
 class _Folder:
@@ -279,14 +332,30 @@ class _Folder:
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
-    def list_keys(self, prefix: str) -> Iterator[str]:
+    def listed(self, prefix: str) -> Iterator[Listed]:
         start = self.root / prefix.rpartition("/")[0]
         found = []
         for folder, folders, files in os.walk(start):
             if self.INCOMING in folders:
                 folders.remove(self.INCOMING)
             found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in files]
-        return iter(sorted(key for key in found if key.startswith(prefix)))
+        for key in sorted(found):
+            # One that was deleted meanwhile is not there.
+            if key.startswith(prefix) and (modified := self._modified(self.root / key)):
+                yield Listed(key, modified)
+
+    def discard_unfinished(self, before: datetime) -> None:
+        for path in (self.root / self.INCOMING).glob("*"):
+            modified = self._modified(path)
+            if modified is not None and modified < before:
+                path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _modified(path: Path) -> datetime | None:
+        try:
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def uri(self, key: str) -> str:
         return self.path(key).as_uri() if key else self.root.as_uri() + "/"
@@ -338,13 +407,25 @@ class _Bucket:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket.name, Key=self.name(key))
 
-    def list_keys(self, prefix: str) -> Iterator[str]:
+    def listed(self, prefix: str) -> Iterator[Listed]:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket.name, Prefix=self.root + prefix
         )
         for page in pages:
             for item in page.get("Contents", []):
-                yield item["Key"].removeprefix(self.root)
+                yield Listed(item["Key"].removeprefix(self.root), item["LastModified"])
+
+    def discard_unfinished(self, before: datetime) -> None:
+        """Parts of uploads that never ended are shown nowhere, and paid for."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket.name, Prefix=self.root
+        )
+        for page in pages:
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < before:
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket.name, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket.name}/{self.name(key) if key else self.root}"
@@ -388,12 +469,14 @@ class _Ranged(io.RawIOBase):
         last = min(self.position + length, self.size) - 1
         if last < self.position:
             return b""
-        answer = self.client.get_object(
-            **self.place,
-            Range=f"bytes={self.position}-{last}",
-            IfMatch=self.etag,  # replaced while we read: an error, never a mixture
-        )
-        data: bytes = answer["Body"].read()
+        # pyarrow reads long after `open_parquet` has returned, and passes on what is raised here.
+        with _translated(self.place["Key"]):
+            answer = self.client.get_object(
+                **self.place,
+                Range=f"bytes={self.position}-{last}",
+                IfMatch=self.etag,  # replaced while we read: an error, never a mixture
+            )
+            data: bytes = answer["Body"].read()
         self.position += len(data)
         return data
 

@@ -1,0 +1,16 @@
+"""The periodic work of the project itself."""
+
+import logging
+from datetime import timedelta
+
+from tippers import storage
+from tippers.runs.engine import periodic
+
+log = logging.getLogger(__name__)
+
+
+@periodic(every=timedelta(hours=6), name="storage.sweep")
+def sweep_storage() -> None:
+    """Remove stored objects that no row has pointed to for a day."""
+    if removed := storage.sweep(older_than=timedelta(days=1)):
+        log.info("%s orphaned objects removed from storage", removed)
