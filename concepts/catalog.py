@@ -19,8 +19,7 @@ def catalog(concept: Concept, *, materialized_only: bool = False) -> dict[str, l
     found = {}
     for model, related in KINDS:
         assets = _all(model).filter(c=concept).select_related("run", related)
-        # The statistics of its columns are long, and shown with one asset only.
-        assets = assets.defer("column_stats", related.replace("conn", "column_stats"))
+        assets = assets.defer("column_stats")  # long, and shown with one asset only
         if materialized_only:
             assets = assets.filter(is_materialized=True)
         found[model.folder] = list(assets)

@@ -6,6 +6,7 @@ the file.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ def column_stats(file: pq.ParquetFile) -> list[dict[str, Any]]:
     """One JSON object per column, in the file's order.
 
     Every object has `name`, `dtype` (Arrow's name) and `nulls`. Columns whose values compare have
-    `distinct` and `distinct_exact`. Numbers have `min max mean std` (of the finite values; std is
+    `distinct` and `distinct_exact`; if that is true, `distinct_sha256` is a hash of the set of
+    values, whatever order they came in. Numbers have `min max mean std` (of the finite values; std is
     the sample's, null below two values) and `non_finite` if there are such; times have `min max`
     as ISO text; text and booleans have `top_values`, `[{value, count}]`, the most frequent first,
     if all distinct values could be counted.
@@ -195,9 +197,22 @@ class _Distinct:
 
     def stats(self, *, with_top: bool) -> dict[str, Any]:
         stats: dict[str, Any] = {"distinct": self._kept, "distinct_exact": self.exact}
+        if self.exact:
+            stats["distinct_sha256"] = self._identity()
         if with_top and self.exact:
             stats["top_values"] = self._top()
         return stats
+
+    def _identity(self) -> str:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.values is None:
+            return hashlib.sha256().hexdigest()
+        ordered = self.values.take(pc.array_sort_indices(self.values))
+        digest = hashlib.sha256(str(ordered.type).encode())
+        digest.update(pa.record_batch([ordered], names=["value"]).serialize())
+        return digest.hexdigest()
 
     def _top(self) -> list[dict[str, Any]]:
         import pyarrow as pa

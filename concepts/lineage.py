@@ -99,5 +99,6 @@ def _state(asset: SqlAsset) -> State:
         asset.run,
         has_product=asset.is_materialized,
         is_stale=asset.is_stale,
-        is_of_now=asset.run is not None and asset.run.key == asset.run_key,
+        # The run of one partition has a key that goes on after this.
+        is_of_now=asset.run is not None and asset.run.key.startswith(asset.run_key),
     )

@@ -14,6 +14,8 @@ from tippers.errors import CannotBeDone
 from tippers.runs import parents
 from tippers.runs.models import ACTIVE, Run, RunStatus
 
+AT_ONCE = 32  # waiting or running; more than any machine has slots, and others want theirs
+
 
 def launch(concept: Concept, user: AbstractBaseUser | AnonymousUser | None) -> Run:
     """One parent run for all of it; the concept's active one if there is one.
@@ -39,34 +41,38 @@ def advance(parent: Run) -> str | None:
     An asset is ready when its index is current. It is tried once for each definition, so that
     what failed waits for somebody to mend it.
     """
-    failed: list[str] = []
+    broken: dict[tuple[str, int], str] = {}
     left_out: dict[str, list[str]] = defaultdict(list)  # by what they need
     waiting: set[tuple[str, int]] = set()
-    broken: set[tuple[str, int]] = set()
+    active = parent.children.filter(status__in=ACTIVE).count()
     to_come = 0
     for asset in _assets(parent):
         me = (asset.kind, asset.pk)
         above = ("index", asset.index_id) if isinstance(asset, DerivedAsset) else None
-        run = asset.run
-        if _is_ours(asset, parent) and run and run.status in ACTIVE and run.key == asset.run_key:
+        if _is_under_way(asset, parent):
             waiting.add(me)
-        elif above in waiting:
-            to_come += _needs_run(asset)
         elif not _needs_run(asset):
             continue
+        elif above in waiting:
+            to_come += 1
         elif isinstance(asset, DerivedAsset) and above in broken:
             left_out[f"index {asset.index.name}"].append(f"{asset.kind} {asset.name}")
-        elif (why := _failure(asset, parent) or _launch(asset, parent)) is None:
+        elif (why := _failure(asset, parent)) is not None:
+            broken[me] = f"The {asset.kind} {asset.name} {why}"
+        elif active >= AT_ONCE:
             waiting.add(me)
+            to_come += 1
+        elif (why := _launch(asset, parent)) is not None:
+            broken[me] = f"The {asset.kind} {asset.name} {why}"
         else:
-            broken.add(me)
-            failed.append(f"The {asset.kind} {asset.name} {why}")
+            waiting.add(me)
+            active += 1
     to_come += sum(map(len, left_out.values()))
     parent.progress_total = parent.children.count() + to_come
     without = [
         f"Left out for want of the {what}: {', '.join(names)}." for what, names in left_out.items()
     ]
-    return " ".join(failed + without) or None
+    return " ".join([*broken.values(), *without]) or None
 
 
 def _assets(parent: Run) -> list[SqlAsset]:
@@ -77,6 +83,14 @@ def _assets(parent: Run) -> list[SqlAsset]:
 
 def _is_ours(asset: SqlAsset, parent: Run) -> bool:
     return asset.run is not None and asset.run.parent_id == parent.run_id
+
+
+def _is_under_way(asset: SqlAsset, parent: Run) -> bool:
+    """A run of ours works on the asset as it is defined now."""
+    run = asset.run
+    if run is None or not _is_ours(asset, parent):
+        return False
+    return run.status in ACTIVE and run.key == asset.run_key
 
 
 def _needs_run(asset: SqlAsset) -> bool:

@@ -26,7 +26,7 @@ def of_concept(concept: Concept) -> Lineage:
     return of_all(
         assets,
         functions.order_by("lf_id"),
-        labels.defer("report", "index__column_stats").annotate(rows=rows).order_by("job_id"),
+        labels.defer("report").annotate(rows=rows).order_by("job_id"),
         classifiers.order_by("job_id"),
     )
 

@@ -330,7 +330,7 @@ class SnorkelJob(TrainingJob):
 
     def inputs_from(self, functions: Iterable[LabelingFunction]) -> dict[str, str | None]:
         """The same from its functions as they were loaded, each with its rule."""
-        now: dict[str, str | None] = {"index": self.index.content_sha256}
+        now: dict[str, str | None] = {"index": self.index.identity()}
         for lf in functions:
             now[f"labeling function {lf.lf_id}"] = lf.config_sha256
             now[f"rule {lf.rule_id}"] = lf.rule.content_sha256

@@ -92,6 +92,20 @@ def test_it_stops_counting_distinct_values_at_a_limit_and_says_so(
     assert "top_values" not in stats
 
 
+def test_a_set_of_values_has_one_hash_whatever_their_order_and_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hash_of(values: list[Any]) -> Any:
+        return of(tmp_path, pa.array(values))["distinct_sha256"]
+
+    monkeypatch.setattr(subject, "BATCH_ROWS", 2)
+    assert hash_of(["b", "a", None, "b", "c"]) == hash_of(["c", "b", "a", "a"])
+    different = [["a", "b"], ["a", "b", "c"], ["ab", "c"], [""], [1, 2], [1.0, 2.0], [True, False]]
+    assert len({hash_of(values) for values in different}) == len(different)
+    monkeypatch.setattr(subject, "DISTINCT_ROWS", 2)
+    assert "distinct_sha256" not in of(tmp_path, pa.array(["a", "b", "c"]))
+
+
 def test_it_says_of_booleans_how_often_each_occurs(tmp_path: Path) -> None:
     stats = of(tmp_path, pa.array([True, False, True, None]))
     assert stats["top_values"] == [{"value": True, "count": 2}, {"value": False, "count": 1}]

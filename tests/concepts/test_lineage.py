@@ -71,6 +71,34 @@ def test_the_reason_names_the_index_that_got_other_content_or_lost_its_product(
     assert feature["stale_reason"] == "Since it was materialized, the index macs lost its product."
 
 
+def test_another_order_and_other_columns_of_the_index_do_not_make_a_rule_stale(
+    campus: Campus,
+) -> None:
+    index_id = campus.materialized_index(sql="SELECT mac, count(*) AS n FROM wifi GROUP BY mac")[
+        "index_id"
+    ]
+    definition = {"index_id": index_id, "sql_query": OF_MACS}
+    by_mac = campus.create("rules", name="by mac", **definition)["r_id"]
+    by_number = campus.create(
+        "rules", name="by n", index_id=index_id, index_column="n",
+        sql_query="SELECT mac FROM wifi WHERE space IN (:index_values)",
+    )["r_id"]  # fmt: skip
+    for r_id in (by_mac, by_number):
+        campus.materialize("rules", r_id)
+    with connection.cursor() as cursor:
+        for _ in range(3):
+            cursor.execute("INSERT INTO wifi VALUES ('cc', 1, '2024-01-05', '2024-01-06')")
+    campus.materialize("indexes", index_id)
+    assert campus.get("rules", by_mac)["stale_reason"] is None
+    assert campus.get("rules", by_number)["is_stale"] is True  # 4 is a number that was not there
+    # Not even another query, if it finds the same entities.
+    reverse = "SELECT DISTINCT mac FROM wifi ORDER BY mac DESC"
+    campus.patch("indexes", index_id, sql_query=reverse)
+    assert campus.get("rules", by_mac)["is_stale"] is True
+    campus.materialize("indexes", index_id)
+    assert campus.get("rules", by_mac)["is_stale"] is False
+
+
 def test_a_connection_that_points_elsewhere_is_the_reason_for_all_that_ran_on_it(
     campus: Campus, family: dict[str, int]
 ) -> None:

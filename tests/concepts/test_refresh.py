@@ -35,7 +35,7 @@ def states(campus: Campus) -> dict[str, str]:
     return {node["name"]: node["state"] for node in nodes}
 
 
-def undefined_rule(campus: Campus, index_id: int, name: str) -> None:
+def rule_on_a_lost_index(campus: Campus, index_id: int, name: str) -> None:
     """A rule on an index that lost its product: the API makes rules on materialized ones only."""
     campus.materialize("indexes", index_id)
     derived(campus, index_id, name)
@@ -45,7 +45,7 @@ def undefined_rule(campus: Campus, index_id: int, name: str) -> None:
 
 def test_everything_missing_is_made_in_the_order_of_dependence(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    undefined_rule(campus, index_id, "one")
+    rule_on_a_lost_index(campus, index_id, "one")
     campus.index(name="alone", sql="SELECT 1 AS one")
 
     started = refresh(campus)
@@ -119,6 +119,24 @@ def test_the_same_post_twice_is_the_same_parent(campus: Campus) -> None:
     assert Run.objects.filter(job="materialize_index").count() == 1
 
 
+def test_a_long_list_is_launched_bit_by_bit(
+    campus: Campus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("concepts.refresh.AT_ONCE", 2)
+    index_id = campus.index()["index_id"]
+    rule_on_a_lost_index(campus, index_id, "one")
+    for number in range(3):
+        campus.index(name=f"n{number}")
+    started = refresh(campus)
+    assert len(started["launched"]) == 2
+    progress = campus.run(started["dagster_run_id"])["progress"]
+    assert (progress["done"], progress["total"]) == (0, 6)
+    assert campus.perform_all() == 6
+    parent = campus.run(started["dagster_run_id"])
+    assert (parent["status"], parent["progress"]["total"]) == ("SUCCESS", 6)
+    assert set(states(campus).values()) == {"current"}
+
+
 def test_a_run_that_was_under_way_already_is_joined(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
     run_id = campus.launch("indexes", index_id)["dagster_run_id"]
@@ -146,10 +164,10 @@ def test_a_run_that_is_joined_while_it_works_ends_its_new_parent(
 
 def test_a_failed_index_stops_no_other_and_what_needs_it_is_named(campus: Campus) -> None:
     broken = campus.index(name="broken")["index_id"]
-    undefined_rule(campus, broken, "orphan")
+    rule_on_a_lost_index(campus, broken, "orphan")
     campus.patch("indexes", broken, sql_query="SELECT mac FROM nowhere")
     sound = campus.index(name="sound")["index_id"]
-    undefined_rule(campus, sound, "fine")
+    rule_on_a_lost_index(campus, sound, "fine")
 
     started = refresh(campus)
     campus.perform_all()
@@ -196,9 +214,28 @@ def test_a_definition_that_changes_meanwhile_is_made_as_it_is_in_the_end(campus:
     assert campus.run(started["dagster_run_id"])["end_time"] is not None
 
 
+def test_a_partitioned_asset_is_one_child_and_what_is_made_from_it_waits_for_its_union(
+    campus: Campus,
+) -> None:
+    index_id = campus.index(
+        sql="SELECT DISTINCT mac, space FROM wifi WHERE mac IS NOT NULL",
+        partition_type="categorical",
+        partition_config={"column": "space"},
+    )["index_id"]
+    rule_on_a_lost_index(campus, index_id, "one")
+    started = refresh(campus)
+    campus.perform_all()
+    parent = campus.run(started["dagster_run_id"])
+    assert (parent["status"], parent["error_message"]) == ("SUCCESS", None)
+    jobs = [campus.run(child)["job"] for child in parent["children"]]
+    assert jobs == ["materialize_partitions", "materialize_rule", "materialize_feature"]
+    assert set(states(campus).values()) == {"current"}
+    assert campus.get("indexes", index_id)["row_count"] == 5
+
+
 def test_cancelling_the_parent_cancels_what_waits(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    undefined_rule(campus, index_id, "one")
+    rule_on_a_lost_index(campus, index_id, "one")
     started = refresh(campus)
     path = f"/runs/{started['dagster_run_id']}"
     assert campus.api.post(f"{path}/cancel").status_code == 200
@@ -209,7 +246,7 @@ def test_cancelling_the_parent_cancels_what_waits(campus: Campus) -> None:
 
 def test_cancelling_an_indexs_run_leaves_out_what_needs_it(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    undefined_rule(campus, index_id, "one")
+    rule_on_a_lost_index(campus, index_id, "one")
     started = refresh(campus)
     child = started["launched"][0]["dagster_run_id"]
     assert campus.api.post(f"/runs/{child}/cancel").status_code == 200
