@@ -187,7 +187,9 @@ def test_a_failing_query_leaves_the_last_version_readable(campus: Campus) -> Non
     assert after["storage_path"] == before["storage_path"]
     assert after["row_count"] == 5
     assert len(campus.rows("indexes", index_id)) == 5
-    assert list(storage.list_keys("indexes/")) == [storage.key_of(before["storage_path"])]
+    assert [each.key for each in storage.listed("indexes/")] == [
+        storage.key_of(before["storage_path"])
+    ]
 
 
 def test_a_column_that_a_feature_promises_and_the_result_lacks_fails_by_name(
@@ -200,7 +202,7 @@ def test_a_column_that_a_feature_promises_and_the_result_lacks_fails_by_name(
     message = failure(campus.materialize("features", feature_id))
     assert "days" in message
     assert "sessions" in message  # the columns there are
-    assert list(storage.list_keys("features/")) == []
+    assert [each.key for each in storage.listed("features/")] == []
 
 
 def test_two_columns_of_one_name_fail_by_name(campus: Campus) -> None:
@@ -355,7 +357,7 @@ def test_a_definition_that_changes_while_it_runs_discards_the_result(
     Meanwhile(monkeypatch, lambda: campus.patch("indexes", index_id, sql_query="SELECT 1 AS one"))
     assert "changed while its query ran" in failure(campus.materialize("indexes", index_id))
     assert campus.get("indexes", index_id)["is_materialized"] is False
-    assert list(storage.list_keys("indexes/")) == []
+    assert [each.key for each in storage.listed("indexes/")] == []
     assert campus.materialize("indexes", index_id)["status"] == "SUCCESS"
     assert campus.rows("indexes", index_id) == [{"one": 1}]
 
@@ -366,7 +368,7 @@ def test_an_asset_deleted_while_it_runs_leaves_nothing_behind(
     index_id = campus.index()["index_id"]
     Meanwhile(monkeypatch, lambda: campus.api.delete(campus.root))
     failure(campus.materialize("indexes", index_id))
-    assert list(storage.list_keys("indexes/")) == []
+    assert [each.key for each in storage.listed("indexes/")] == []
 
 
 def test_a_cancelled_run_leaves_the_last_version_current(
@@ -383,7 +385,9 @@ def test_a_cancelled_run_leaves_the_last_version_current(
     assert campus.run(launched)["status"] == "CANCELLED"
     after = campus.get("indexes", index["index_id"])
     assert after["storage_path"] == index["storage_path"]
-    assert list(storage.list_keys("indexes/")) == [storage.key_of(index["storage_path"])]
+    assert [each.key for each in storage.listed("indexes/")] == [
+        storage.key_of(index["storage_path"])
+    ]
 
 
 def test_a_later_index_wins_over_a_rule_that_still_ran_on_the_earlier(

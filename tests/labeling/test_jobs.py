@@ -128,7 +128,7 @@ def test_a_function_that_fails_on_most_rows_fails_the_job_by_name(devices: Devic
     assert "KeyError" in job["error_message"]
     assert job["result_path"] is None
     assert job["completed_at"] is not None
-    assert not list(storage.list_keys("snorkel_results/"))
+    assert not list(storage.listed("snorkel_results/"))
 
 
 def test_launching_needs_everything_ready_and_names_what_is_not(devices: Devices) -> None:
