@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
+from tippers.sql import IndexTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,12 +104,15 @@ def stream(
     *,
     timeout_s: float,
     on_stop: Callable[[Callable[[], None]], AbstractContextManager[None]],
+    index_table: IndexTable | None,
 ) -> "Iterator[pa.RecordBatchReader]":
     """See `query.stream`."""
     import pyarrow as pa
     import pymysql
     from pymysql.cursors import SSCursor
 
+    if index_table is not None:
+        sql = index_table.inlined(sql)
     stopped = threading.Event()
     with _connected(target, timeout_s) as connection:
 

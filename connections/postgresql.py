@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
+from tippers.sql import IndexTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,8 @@ STOP_TRIES = 100
 # Server errors that pass: connection, resources, serialization, operator intervention, system.
 # 57014 (stopped) is told apart before.
 _TRANSIENT = ("08", "53", "40", "57P", "58", "55P03")
+# No right to make a temporary table; a standby, or a role that is read only by itself.
+_MAY_NOT_CREATE = frozenset({"42501", "25006"})
 # libpq has no code for a refused sign-in; these sentences will be the same next time.
 _REFUSED_SIGN_IN = re.compile(
     r"authentication failed|does not exist|pg_hba\.conf|not permitted to log in|no password "
@@ -67,18 +70,19 @@ def _parameters(target: Target) -> dict[str, str]:
     }
 
 
-def _settings(timeout_s: float) -> str:
+def _settings(timeout_s: float, *, read_only: bool = True) -> str:
     """One statement that fences the transaction; read only cannot be taken back within it.
 
     The default is for whatever comes after a COMMIT.
     """
     values = {
-        "transaction_read_only": "on",
         "timezone": "UTC",
         "statement_timeout": f"{int(timeout_s * 1000)}ms",
         "lock_timeout": f"{LOCK_TIMEOUT_S}s",
         "standard_conforming_strings": "on",
     }
+    if read_only:
+        values["transaction_read_only"] = "on"
     calls = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
     default = "set_config('default_transaction_read_only', 'on', false)"
     return f"SELECT {', '.join([*calls, default])}"
@@ -91,6 +95,7 @@ def stream(
     *,
     timeout_s: float,
     on_stop: Callable[[Callable[[], None]], AbstractContextManager[None]],
+    index_table: IndexTable | None,
 ) -> "Iterator[pa.RecordBatchReader]":
     """See `query.stream`."""
     import pyarrow as pa
@@ -111,6 +116,8 @@ def stream(
                 **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)}
             )
             with explain:
+                if index_table is not None:
+                    sql = _with_table(connection, cursor, sql, index_table, timeout_s)
                 cursor.execute(_settings(timeout_s))
                 described = cursor.adbc_execute_schema(sql)
             if not len(described):
@@ -126,6 +133,22 @@ def stream(
                 ]
             )
             yield pa.RecordBatchReader.from_batches(schema, _batches(source, schema, explain))
+
+
+def _with_table(connection: Any, cursor: Any, sql: str, table: IndexTable, timeout_s: float) -> str:
+    """Make the table, in the transaction that is fenced next; the query that can then run."""
+    from adbc_driver_manager import Error
+
+    cursor.execute(_settings(timeout_s, read_only=False))
+    try:
+        for statement in table.statements:
+            cursor.execute(statement)
+    except Error as error:
+        if error.sqlstate not in _MAY_NOT_CREATE:
+            raise
+        connection.rollback()
+        return table.inlined(sql)
+    return sql
 
 
 def _batches(

@@ -14,6 +14,7 @@ from connections import mysql, postgresql
 from connections.hosts import HostRefused, HostUnknown
 from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
 from tippers.errors import CannotBeDone, Unavailable
+from tippers.sql import IndexTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +40,13 @@ class _Database(Protocol):
     """What `postgresql` and `mysql` each are."""
 
     def stream(
-        self, target: Target, sql: str, *, timeout_s: float, on_stop: OnStop
+        self,
+        target: Target,
+        sql: str,
+        *,
+        timeout_s: float,
+        on_stop: OnStop,
+        index_table: IndexTable | None,
     ) -> "AbstractContextManager[pa.RecordBatchReader]": ...
 
     def fetch(
@@ -54,7 +61,12 @@ _DATABASES: dict[str, _Database] = {"postgresql": postgresql, "mysql": mysql}
 
 @contextmanager
 def stream(
-    target: Target, sql: str, *, timeout_s: float = 1800, on_stop: OnStop | None = None
+    target: Target,
+    sql: str,
+    *,
+    timeout_s: float = 1800,
+    on_stop: OnStop | None = None,
+    index_table: IndexTable | None = None,
 ) -> "Iterator[pa.RecordBatchReader]":
     """The result as Arrow batches, a few megabytes at a time, however large it is.
 
@@ -64,13 +76,18 @@ def stream(
     their meaning (money, interval, bytea, records) are refused by column.
 
     `on_stop` is `RunHandle.on_stop`: it is told how to stop the query from another thread; the
-    reading thread then gets QueryStopped within a second.
+    reading thread then gets QueryStopped within a second. `index_table` is what `sql` was rendered
+    with: it is made before the session turns read only, or its values go into the text after all.
     """
     import pyarrow as pa
 
     database = _DATABASES[target.dialect]
     with database.stream(
-        target, sql, timeout_s=timeout_s, on_stop=on_stop or (lambda _: nullcontext())
+        target,
+        sql,
+        timeout_s=timeout_s,
+        on_stop=on_stop or (lambda _: nullcontext()),
+        index_table=index_table,
     ) as reader:
         yield pa.RecordBatchReader.from_batches(reader.schema, _bounded(reader))
 

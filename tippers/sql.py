@@ -38,6 +38,7 @@ MAX_QUERY = 200_000
 MAX_PARAMS = 100_000
 MAX_RENDERED = 400_000
 MAX_LOOP_S = 2.0
+MAX_INLINE_VALUES = 10_000  # of an index; more are read from a temporary table
 
 
 class SqlRefused(CannotBeDone):
@@ -47,6 +48,51 @@ class SqlRefused(CannotBeDone):
 
     def __init__(self, detail: str, *, field: str = "sql_query") -> None:
         super().__init__(detail, field=field)
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """The values of an index as a temporary table that a query reads them from.
+
+    The server then knows how many there are, and reads them once for any number of places.
+    """
+
+    name: str
+    rows: str
+
+    @property
+    def reference(self) -> str:
+        """What stands in the parentheses of IN."""
+        return f"SELECT v FROM pg_temp.{self.name}"  # noqa: S608 - the name is ours
+
+    @property
+    def statements(self) -> list[str]:
+        """What makes the table, in a session that may still write."""
+        return [
+            f"CREATE TEMPORARY TABLE {self.name} (v) AS {self.rows}",
+            f"ANALYZE {self.name}",
+        ]
+
+    def inlined(self, text: str) -> str:
+        """The query without the table, where none can be made."""
+        return text.replace(self.reference, self.rows)
+
+
+def index_table(
+    values: "pa.Array | pa.ChunkedArray", index_type: str | None, dialect: str
+) -> IndexTable | None:
+    """The table for values that are too many to stand in the query; None where they are not.
+
+    `values` and `index_type` are those of `render`. MySQL has none: there a temporary table can
+    be read in one place of a query only.
+    """
+    if dialect != "postgresql" or len(values) <= MAX_INLINE_VALUES:
+        return None
+    # No query can name it by chance, so that its reference is found again.
+    return IndexTable(
+        f"index_values_{secrets.token_hex(8)}",
+        _WRITERS[dialect].index_values(values, index_type),
+    )
 
 
 def judge(sql: str, dialect: str, params: Mapping[str, Any] | None = None) -> None:
@@ -68,12 +114,15 @@ def render(
     params: Mapping[str, Any] | None = None,
     index_values: "pa.Array | pa.ChunkedArray | None" = None,
     index_type: str | None = None,
+    table: IndexTable | None = None,
 ) -> str:
     """The query to run, with `params` and the values of the index in it. Raises SqlRefused.
 
     `index_values` fills `IN (:index_values)`: distinct, without nulls, with their Arrow type, an
     empty array giving an empty list. `index_type` is the database's own name of the type where
     Arrow has text for it (`uuid`, `macaddr`, `inet`; `source_type` in the metadata of the field).
+    With `table` (`index_table` of the same values) the query reads them from there, and
+    `connections.query.stream` must be given it too.
     """
     judged = _judged(_Template(params or {}, lenient=False).render(sql), dialect)
     if not judged.places:
@@ -82,11 +131,25 @@ def render(
         raise SqlRefused(
             "Only rules and features have :index_values; an index is what the values come from."
         )
-    literal = _WRITERS[dialect].index_values(index_values, index_type)
+    if table is not None:
+        inside = table.reference
+    else:
+        inside = _WRITERS[dialect].index_values(index_values, index_type)
     text = judged.text
     for start, end in reversed(judged.places):
-        text = text[:start] + literal + text[end:]
+        text = text[:start] + inside + text[end:]
     return text
+
+
+def literal(value: Any, dialect: str) -> str:
+    """A value of ours (text, number, boolean, time, None) as it is written in SQL."""
+    return _WRITERS[dialect].literal(value)
+
+
+def quoted_name(name: str, dialect: str) -> str:
+    """The name of a column as it is written in SQL, whatever characters it has."""
+    quote = "`" if dialect == "mysql" else '"'
+    return quote + name.replace(quote, quote * 2) + quote
 
 
 # --- reading by the server's lexical rules ---------------------------------------------------

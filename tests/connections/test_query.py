@@ -458,12 +458,99 @@ def test_index_values_find_the_rows_that_they_came_from(
     assert table(reader, empty).num_rows == 0
 
 
-def test_half_a_million_index_values_work_as_five_do(reader: Target) -> None:
-    values = table(reader, "SELECT 'mac' || g AS v FROM generate_series(1, 500000) g").column("v")
-    text = sql.render(
-        "SELECT count(*) AS n FROM (SELECT 'mac' || g AS v FROM generate_series(499996, 500010) g)"
-        " q WHERE v IN (:index_values)",
-        dialect="postgresql",
-        index_values=values,
+HALF_A_MILLION = """
+    WITH q AS (
+        SELECT 'mac' || g AS v, g FROM generate_series(499996, 500010) g
+         WHERE 'mac' || g NOT IN (:index_values) OR g <> 499996
     )
-    assert table(reader, text).to_pylist() == [{"n": 5}]
+    SELECT g FROM q WHERE v IN (:index_values) OR v LIKE '%7' AND v NOT IN (:index_values) ORDER BY g
+"""
+
+
+@pytest.fixture(scope="module")
+def half_a_million() -> pa.Array:
+    return pa.array([f"mac{number}" for number in range(1, 500_001)])
+
+
+def test_half_a_million_index_values_work_as_five_do(
+    reader: Target, half_a_million: pa.Array
+) -> None:
+    """From a table that the server has counted, and the same from within the text."""
+    given = {"dialect": "postgresql", "index_values": half_a_million}
+    values = sql.index_table(half_a_million, None, "postgresql")
+    assert values is not None
+    text = sql.render(HALF_A_MILLION, table=values, **given)
+    assert len(text) < 1000
+    expected = [499997, 499998, 499999, 500000, 500007]
+    assert table(reader, text, index_table=values).column("g").to_pylist() == expected
+    inline = sql.render(HALF_A_MILLION, **given)
+    assert table(reader, inline).column("g").to_pylist() == expected
+    counted = f"SELECT reltuples FROM pg_class WHERE oid = 'pg_temp.{values.name}'::regclass"
+    assert table(reader, counted, index_table=values).to_pylist() == [{"reltuples": 500_000.0}]
+
+
+def test_few_index_values_stand_in_the_query(half_a_million: pa.Array) -> None:
+    assert sql.index_table(half_a_million.slice(0, 10_000), None, "postgresql") is None
+    assert sql.index_table(half_a_million, None, "mysql") is None
+
+
+@pytest.mark.parametrize("hindrance", ["no right", "read only"])
+def test_index_values_stand_in_the_query_where_no_table_can_be_made(
+    reader: Target, owner: Cursor, hindrance: str
+) -> None:
+    given = pa.array(range(10_001))
+    values = sql.index_table(given, None, "postgresql")
+    text = sql.render(
+        "SELECT g FROM generate_series(9999, 20000) g WHERE g IN (:index_values) ORDER BY g",
+        dialect="postgresql",
+        index_values=given,
+        table=values,
+    )
+    if hindrance == "no right":
+        owner.execute(f'REVOKE TEMPORARY ON DATABASE "{reader.database}" FROM PUBLIC')
+    else:
+        owner.execute(f"ALTER ROLE {reader.user} SET default_transaction_read_only = on")
+    try:
+        found = table(reader, text, index_table=values)
+    finally:
+        owner.execute(f'GRANT TEMPORARY ON DATABASE "{reader.database}" TO PUBLIC')
+    assert found.column("g").to_pylist() == [9999, 10000]
+
+
+def test_the_session_is_read_only_after_the_table_was_made(
+    target: Target, owner: Cursor, scratch: str, half_a_million: pa.Array
+) -> None:
+    values = sql.index_table(half_a_million.slice(0, 10_001), None, "postgresql")
+    for text in ("SELECT sneak()", "SELECT unfence()", "CREATE TEMPORARY TABLE more (a int)"):
+        with pytest.raises(QueryFailed):
+            table(target, text, index_table=values)
+    owner.execute(f"SELECT a FROM {scratch}")
+    assert owner.fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("written", "source_type"),
+    [
+        ("('00000000-0000-0000-0000-' || lpad(g::text, 12, '0'))::uuid", "uuid"),
+        ("('08002b' || lpad(to_hex(g), 6, '0'))::macaddr", "macaddr"),
+        ("inet '10.0.0.0' + g", "inet"),
+        ("g / 4.0", "numeric"),
+        ("g", None),
+        ("g % 2 = 0", None),
+        ("timestamptz '2024-01-01' + g * interval '1 s'", None),
+    ],
+)
+def test_a_table_of_index_values_has_their_type(
+    reader: Target, written: str, source_type: str | None
+) -> None:
+    source = f"SELECT {written} AS v, g FROM generate_series(1, 10010) g"
+    index = table(reader, source).column("v")
+    values = sql.index_table(index, source_type, "postgresql")
+    text = sql.render(
+        f"SELECT count(*) AS n FROM ({source}) q WHERE v IN (:index_values)",
+        dialect="postgresql",
+        index_values=index,
+        index_type=source_type,
+        table=values,
+    )
+    assert table(reader, text, index_table=values).to_pylist() == [{"n": 10_010}]
