@@ -40,6 +40,7 @@ from tippers.runs import engine
 
 OPERATORS = (">", ">=", "<", "<=", "==", "!=", "in", "contains")
 MOST_EPOCHS = 100_000
+MOST_ROWS = 2**31 - 1
 DOMAIN_STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -521,7 +522,9 @@ class SnorkelOptionsSerializer(Serializer):
 
     epochs = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EPOCHS)
     lr = serializers.FloatField(default=0.01, min_value=1e-9, max_value=10)
-    sample_size = serializers.IntegerField(default=None, allow_null=True, min_value=1)
+    sample_size = serializers.IntegerField(
+        default=None, allow_null=True, min_value=1, max_value=MOST_ROWS
+    )
     output_type = serializers.ChoiceField(choices=OutputType.choices, default=OutputType.SOFTMAX)
     seed = serializers.IntegerField(default=label_jobs.SEED, min_value=0, max_value=2**32 - 1)
 
@@ -555,7 +558,7 @@ class ClassifierOptionsSerializer(Serializer):
         choices=["max_confidence", "entropy"], default="max_confidence"
     )
     threshold_value = serializers.FloatField(default=0.7, min_value=0, max_value=1)
-    min_labels_per_class = serializers.IntegerField(default=10, min_value=1)
+    min_labels_per_class = serializers.IntegerField(default=10, min_value=1, max_value=MOST_ROWS)
     imbalance_factor = serializers.FloatField(default=3.0, min_value=1, max_value=1e6)
     test_size = serializers.FloatField(default=0.2, min_value=0.01, max_value=0.9)
     random_state = serializers.IntegerField(default=42, min_value=0, max_value=2**32 - 1)

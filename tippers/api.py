@@ -63,10 +63,17 @@ def _response_for(error: Exception) -> Response | None:  # noqa: PLR0911 - one r
 def _error(
     status: int, detail: str, code: str, errors: Mapping[str, Any] | None = None
 ) -> Response:
-    body: dict[str, Any] = {"detail": detail, "code": code}
+    body: dict[str, Any] = {"detail": _sayable(detail), "code": code}
     if errors:
-        body["errors"] = errors
+        body["errors"] = {
+            _sayable(field): [_sayable(line) for line in said] for field, said in errors.items()
+        }
     return Response(body, status=status)
+
+
+def _sayable(text: str) -> str:
+    """What was sent comes back in errors, and half of a surrogate pair cannot be sent."""
+    return text.encode(errors="replace").decode()
 
 
 def _api_exception(error: exceptions.APIException) -> Response:

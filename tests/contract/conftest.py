@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pytest_django.fixtures import Settings
+from django.db import connection
 
+from concepts.models import Concept, ConceptValue, Feature, Index, Rule
+from connections.models import DatabaseConnection
+from labeling.models import ClassifierJob, LabelingFunction, SnorkelJob
+from occupancy.models import OccupancyDataset
 from tests.labeling.conftest import Devices, devices
 from tests.occupancy.conftest import (
     CAMPUS,
@@ -30,9 +34,21 @@ class World:
 
 
 @pytest.fixture
-def world(devices: Devices, campus: SessionsDatabase, settings: Settings) -> World:
+def _far_from_guesses(transactional_db: None) -> None:
+    """Ids begin at 5,000: a generator that tries 0, 1 and -1 deletes nothing of the world."""
+    models = (Concept, ConceptValue, DatabaseConnection, Index, Rule, Feature, LabelingFunction)
+    with connection.cursor() as cursor:
+        for model in (*models, SnorkelJob, ClassifierJob, OccupancyDataset):
+            meta = model._meta
+            cursor.execute(
+                "SELECT setval(pg_get_serial_sequence(%s, %s), 5000)",
+                [meta.db_table, meta.pk.column],
+            )
+
+
+@pytest.fixture
+def world(_far_from_guesses: None, devices: Devices, campus: SessionsDatabase) -> World:
     """A concept with its assets, functions and finished jobs, and an occupancy dataset."""
-    settings.ALLOWED_DB_NETWORKS = ["127.0.0.0/8", "::1/128"]
     lf_ids = devices.four_functions()
     labels = devices.label(lf_ids)["job_id"]
     said = {"snorkel_job_id": labels, "feature_ids": [devices.feature.feature_id]}
