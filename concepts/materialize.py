@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -67,32 +68,40 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
     Until the last step nothing that can be read changes.
     """
     inputs = asset.inputs_now()
-    target, text = rendered(asset)
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
-    written = stored(asset, run, key, target, text)
+    written = stored(asset, run, key, rendered(asset))
     publish(asset, run, key, written, inputs=inputs)
 
 
-def rendered(asset: SqlAsset) -> tuple[query.Target, str]:
-    """Where the asset's query runs, and its text with all values in it."""
+@dataclass(frozen=True)
+class Source:
+    """A query with all values in it, and where it runs: what `query.stream` takes."""
+
+    target: query.Target
+    text: str
+    index_table: sql.IndexTable | None
+
+
+def rendered(asset: SqlAsset) -> Source:
+    """The asset's query as it runs now."""
     target = asset.connection.target()
     values, index_type = _index_values(asset) if isinstance(asset, DerivedAsset) else (None, None)
+    table = None if values is None else sql.index_table(values, index_type, target.dialect)
     text = sql.render(
         asset.sql_query,
         dialect=target.dialect,
         params=asset.query_template_params,
         index_values=values,
         index_type=index_type,
+        table=table,
     )
-    return target, text
+    return Source(target, text, table)
 
 
-def stored(
-    asset: SqlAsset, run: RunHandle, key: str, target: query.Target, text: str
-) -> storage.Written:
-    """Stream the result of `text` into the object `key`."""
+def stored(asset: SqlAsset, run: RunHandle, key: str, source: Source) -> storage.Written:
+    """Stream the result of the query into the object `key`."""
     run.log(f"the query runs on the connection {asset.connection.name}")
-    with query_of(run, target, text) as reader:
+    with query_of(run, source) as reader:
         check_columns(asset, reader.schema.names, run)
         written = storage.write_parquet(key, reader.schema, counted(reader, run))
     run.log(f"{written.rows} rows, {written.bytes} bytes")
@@ -100,10 +109,12 @@ def stored(
 
 
 @contextmanager
-def query_of(run: RunHandle, target: query.Target, text: str) -> Iterator[pa.RecordBatchReader]:
-    """The result of `text`, which ends with the run."""
+def query_of(run: RunHandle, source: Source) -> Iterator[pa.RecordBatchReader]:
+    """The result of the query, which ends with the run."""
     try:
-        with query.stream(target, text, on_stop=run.on_stop) as reader:
+        with query.stream(
+            source.target, source.text, on_stop=run.on_stop, index_table=source.index_table
+        ) as reader:
             yield reader
     except query.QueryStopped:
         run.check()  # raises what the stop was for, in the engine's words

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -174,12 +175,14 @@ def plan(asset: SqlAsset, run: RunHandle, fingerprint: str) -> None:
     kind, config = asset.partition_type, asset.partition_config
     if kind is None or config is None or asset.fingerprint() != fingerprint:
         raise changed_meanwhile(asset)
-    target, text = rendered(asset)
-    with query_of(run, target, partitioning.columns_query(text)) as reader:
+    source = rendered(asset)
+    with query_of(run, replace(source, text=partitioning.columns_query(source.text))) as reader:
         schema = reader.schema
     check_columns(asset, schema.names, run)
-    keys_query = partitioning.keys_query(text, kind, config, schema=schema, dialect=target.dialect)
-    with query_of(run, target, keys_query) as reader:
+    keys_query = partitioning.keys_query(
+        source.text, kind, config, schema=schema, dialect=source.target.dialect
+    )
+    with query_of(run, replace(source, text=keys_query)) as reader:
         keys = reader.read_all().column(0)
     parts = partitioning.parts(kind, config, keys, schema)
     run.log(f"{len(parts)} partitions by {config['column']}")
@@ -206,10 +209,12 @@ def make(part: PartitionExecution, run: RunHandle) -> None:
     if kind is None or config is None or asset.fingerprint() != part.fingerprint:
         raise changed_meanwhile(asset)
     run.log(f"partition {part.partition_key}")
-    target, text = rendered(asset)
-    text = partitioning.part_query(text, kind, config, part.bounds, target.dialect)
+    source = rendered(asset)
+    text = partitioning.part_query(
+        source.text, kind, config, bounds=part.bounds, dialect=source.target.dialect
+    )
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/partitions/{run.token}.parquet"
-    written = stored(asset, run, key, target, text)
+    written = stored(asset, run, key, replace(source, text=text))
     with discarded_unless_current(key), run.finishing():
         # Planned anew, or run again, it belongs to another run now.
         if (

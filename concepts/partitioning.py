@@ -122,7 +122,9 @@ def parts(
     return found
 
 
-def part_query(text: str, kind: str, config: dict[str, Any], bounds: Bounds, dialect: str) -> str:
+def part_query(
+    text: str, kind: str, config: dict[str, Any], *, bounds: Bounds, dialect: str
+) -> str:
     """The rows of the query `text` that belong to the part."""
     column = sql.quoted_name(config["column"], dialect)
     if bounds is None:

@@ -46,7 +46,7 @@ def materialize_partitions(parent: Run) -> str | None:
 
 
 @job(queue="short", timeout=TIMEOUT)
-def plan_partitions(run: RunHandle, *, fingerprint: str, **asset_id: int) -> None:
+def plan_partitions(run: RunHandle, /, *, fingerprint: str, **asset_id: int) -> None:
     partition_runs.plan(_asset(**asset_id), run, fingerprint)
 
 
@@ -59,7 +59,7 @@ def materialize_partition(run: RunHandle, *, execution_id: int) -> None:
 
 
 @job(queue="short", timeout=TIMEOUT)
-def unite_partitions(run: RunHandle, *, fingerprint: str, **asset_id: int) -> None:
+def unite_partitions(run: RunHandle, /, *, fingerprint: str, **asset_id: int) -> None:
     partition_runs.unite(_asset(**asset_id), run, fingerprint)
 
 

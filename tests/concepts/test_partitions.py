@@ -12,7 +12,7 @@ from concepts import partitioning
 from concepts.models import Index, PartitionExecution
 from tests.concepts.conftest import Campus
 from tests.conftest import body
-from tippers import storage
+from tippers import sql, storage
 from tippers.runs import claims, engine
 from tippers.runs.models import Run
 
@@ -52,8 +52,10 @@ def visits(campus: Campus) -> Iterator[Campus]:
         cursor.execute("DROP TABLE visits")
 
 
-def partitioned(campus: Campus, kind: str, sql: str = ALL, **config: Any) -> int:
-    index = campus.index(sql, name=f"{kind} {config}", partition_type=kind, partition_config=config)
+def partitioned(campus: Campus, kind: str, query: str = ALL, **config: Any) -> int:
+    index = campus.index(
+        query, name=f"{kind} {config}", partition_type=kind, partition_config=config
+    )
     pk: int = index["index_id"]
     return pk
 
@@ -157,7 +159,7 @@ def test_categories_are_named_by_their_values_and_each_can_be_run_by_its_name(
 
 
 def test_an_empty_result_is_a_product_with_its_columns(visits: Campus) -> None:
-    pk = partitioned(visits, "categorical", sql=f"{ALL} WHERE id = 7", column="place")
+    pk = partitioned(visits, "categorical", query=f"{ALL} WHERE id = 7", column="place")
     assert visits.materialize("indexes", pk)["status"] == "SUCCESS"
     assert [(p["partition_key"], p["row_count"]) for p in parts(visits, pk)] == [("__null__", 0)]
     assert Index.objects.get(pk=pk).table().column_names[:2] == ["id", "at"]
@@ -168,15 +170,19 @@ def test_an_empty_result_is_a_product_with_its_columns(visits: Campus) -> None:
     assert keys(visits, pk) == ["new"]
 
 
-def test_rules_and_features_are_partitioned_alike(visits: Campus) -> None:
+@pytest.mark.parametrize("inline", [10_000, 2])  # in the query, or in a temporary table
+def test_rules_and_features_are_partitioned_alike(
+    visits: Campus, monkeypatch: pytest.MonkeyPatch, inline: int
+) -> None:
+    monkeypatch.setattr(sql, "MAX_INLINE_VALUES", inline)
     index_id = visits.materialized_index()["index_id"]
-    sql = "SELECT mac, space, began FROM wifi WHERE mac IN (:index_values) ORDER BY began -- all"
+    query = "SELECT mac, space, began FROM wifi WHERE mac IN (:index_values) ORDER BY began -- all"
     for family, pk_name in (("rules", "r_id"), ("features", "feature_id")):
         asset = visits.create(
             family,
             name="visits",
             index_id=index_id,
-            sql_query=sql,
+            sql_query=query,
             partition_type="id_range",
             partition_config={"column": "space", "size": 2},
         )
@@ -240,6 +246,26 @@ def test_the_list_of_partitions_is_paged(visits: Campus) -> None:
     assert (part["row_count"], part["error_message"]) == (2, None)
 
 
+def test_a_partitioned_asset_is_a_child_of_its_concepts_materialization(visits: Campus) -> None:
+    pk = visits.materialized_index(name="places", sql=ALL)["index_id"]
+    rule = visits.create(
+        "rules",
+        name="ids",
+        index_id=pk,
+        sql_query="SELECT id, place FROM visits WHERE id IN (:index_values)",
+    )
+    config = {"column": "place"}
+    visits.patch("indexes", pk, partition_type="categorical", partition_config=config)
+    outer = body(visits.api.post(f"{visits.root}/materialize"))["dagster_run_id"]
+    inner = visits.get("indexes", pk)["dagster_run_id"]
+    assert visits.run(inner)["parent"] == outer
+    visits.perform_all()
+    assert visits.run(inner)["status"] == visits.run(outer)["status"] == "SUCCESS"
+    assert visits.get("indexes", pk)["is_materialized"] is True
+    after = visits.get("rules", rule["r_id"])
+    assert (after["is_materialized"], after["is_stale"]) == (True, False)
+
+
 # What cannot be cut
 
 
@@ -292,7 +318,7 @@ SHARES = "SELECT id, place, 1 / CASE WHEN place = 'it''s' THEN id ELSE 1 END AS 
 def test_a_failed_partition_leaves_the_last_version_and_is_run_again_alone(
     visits: Campus,
 ) -> None:
-    pk = partitioned(visits, "categorical", sql=SHARES, column="place")
+    pk = partitioned(visits, "categorical", query=SHARES, column="place")
     execute("UPDATE visits SET id = 5 WHERE place = 'it''s'")
     assert visits.materialize("indexes", pk)["status"] == "SUCCESS"
     before = visits.get("indexes", pk)
@@ -337,7 +363,7 @@ def test_the_whole_becomes_current_with_the_last_of_several_that_are_run_again(
     visits: Campus,
 ) -> None:
     pk = partitioned(
-        visits, "categorical", sql=SHARES.replace("= 'it''s'", "< 'c'"), column="place"
+        visits, "categorical", query=SHARES.replace("= 'it''s'", "< 'c'"), column="place"
     )
     execute("UPDATE visits SET place = 'c' || place WHERE place >= 'c' OR place < 'a'")
     run = visits.materialize("indexes", pk)
