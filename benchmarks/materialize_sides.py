@@ -141,8 +141,11 @@ def _placeholder(values: Any) -> int:
     from tippers import sql
 
     target = Target.from_url(os.environ["TIPPERS_DB_URL"])
-    text = sql.render(WEEK.format(":index_values"), dialect="postgresql", index_values=values)
-    with query.stream(target, text) as reader:
+    table = sql.index_table(values, None, target.dialect)
+    text = sql.render(
+        WEEK.format(":index_values"), dialect=target.dialect, index_values=values, table=table
+    )
+    with query.stream(target, text, index_table=table) as reader:
         return sum(batch.num_rows for batch in reader)
 
 

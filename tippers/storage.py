@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 250_000
-ROW_GROUP_BYTES = 64 * 2**20  # wide rows reach this first, so that memory stays bounded
+ROW_GROUP_BYTES = 16 * 2**20  # wide rows reach this first, so that memory stays bounded
 QUEUED_BATCHES = 4  # of some 4 MB
 DICTIONARY_SAMPLE = 50_000  # rows
 
