@@ -20,7 +20,7 @@ BATCH_ROWS = 250_000  # a row group of ours, which is bounded in bytes too
 TOP_VALUES = 5
 # Above either of these, `distinct` is what was counted so far and `distinct_exact` is false.
 DISTINCT_ROWS = 100_000
-DISTINCT_BYTES = 32 * 1024 * 1024
+DISTINCT_BYTES = 8 * 1024 * 1024
 LONGEST_TEXT = 200
 
 
