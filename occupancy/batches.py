@@ -5,17 +5,17 @@ import traceback
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from occupancy import chunks, datasets, sessions
-from occupancy.binning import Bins, bin_sessions
+from occupancy.binning import Binned, Bins, bin_sessions, cut, joined
 from occupancy.chunks import Batch, Known, Made
 from occupancy.models import OccupancySpaceChunk
 from occupancy.rollup import added_up
-from tippers import storage
 from tippers.errors import CannotBeDone
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
@@ -63,6 +63,10 @@ def _perform(run: RunHandle, batch: Batch) -> int:
         published = chunks.publish(run.token, made)
     except (Stopped, LostLease):
         raise  # the token is void; the sweep gives the chunks to another run
+    except chunks.Lost as lost:
+        run.log(f"{lost}; they are computed again", "WARNING")
+        chunks.compute_again(lost, token=run.token)
+        return 0
     except CannotBeDone as refused:
         run.log(refused.detail, "ERROR")
         chunks.fail(run.token, refused.detail)
@@ -98,20 +102,9 @@ def _made(run: RunHandle, batch: Batch) -> list[Made]:
     below: dict[int | None, list[Known]] = defaultdict(list)
     for known in batch.known:
         below[known.parent_space_id].append(known)
-    spaces = _with_all_below([chunk.space_id for chunk in batch.held], below)
-    binned = bin_sessions(
-        sessions.pulled(spaces, batch.place.window, on_stop=run.on_stop),
-        window=batch.place.window,
-        interval_seconds=batch.place.interval_seconds,
-        now=batch.claimed_at,
-        parents={
-            known.space_id: known.parent_space_id
-            for known in batch.known
-            if known.space_id in spaces and known.parent_space_id in spaces
-        },
-    )
+    parts = _stored_below(batch.held, below)  # before the long pull: a file may be lost
+    binned = _binned(run, batch, _with_all_below([chunk.space_id for chunk in batch.held], below))
     settled = chunks.is_settled(batch.place.window, batch.claimed_at)
-    parts = _stored_below(batch.held, below)
     made = []
     for chunk in batch.held:
         parts_below = [parts[known.space_id] for known in below[chunk.space_id]]
@@ -141,6 +134,32 @@ def _made(run: RunHandle, batch: Batch) -> list[Made]:
     return made
 
 
+def _binned(run: RunHandle, batch: Batch, spaces: set[int]) -> Binned:
+    """The sessions of the spaces in the batch's window, counted; some BATCH_SESSIONS at a time."""
+    parents = {
+        known.space_id: known.parent_space_id
+        for known in batch.known
+        if known.space_id in spaces and known.parent_space_id in spaces
+    }
+    expected = sum(known.sessions for known in batch.known if known.space_id in spaces)
+    interval = batch.place.interval_seconds
+    slices = cut(
+        batch.place.window,
+        step=timedelta(seconds=interval),
+        parts=-(-expected // chunks.BATCH_SESSIONS),
+    )
+    return joined(
+        bin_sessions(
+            sessions.pulled(spaces, window, on_stop=run.on_stop),
+            window=window,
+            interval_seconds=interval,
+            now=batch.claimed_at,
+            parents=parents,
+        )
+        for window in slices
+    )
+
+
 def _with_all_below(space_ids: list[int], below: Mapping[int | None, list[Known]]) -> set[int]:
     found: set[int] = set()
     waiting = list(space_ids)
@@ -164,8 +183,8 @@ def _stored_below(
         if known.space_id not in of_batch
     ]
     parts = {}
-    for chunk in OccupancySpaceChunk.objects.filter(chunk_id__in=needed):
-        table = storage.read_table(chunks.storage_key(chunk), SCHEMA.names[:2])
+    below_these = list(OccupancySpaceChunk.objects.filter(chunk_id__in=needed))
+    for chunk, table in zip(below_these, chunks.tables(below_these), strict=True):
         connections = Bins(
             begin=table[0].cast(pa.int64()).to_numpy() // 1_000_000, count=table[1].to_numpy()
         )

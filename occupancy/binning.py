@@ -10,7 +10,8 @@ do over slices of time cut at bin edges; so one pass gives every room and every 
 a window with too many cells for memory is taken slice by slice.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -41,6 +42,14 @@ class Bins:
         """A space in which nobody was."""
         return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
+    @classmethod
+    def joined(cls, parts: "list[Bins]") -> "Bins":
+        """One after the other; the parts follow each other in time."""
+        return cls(
+            np.concatenate([part.begin for part in parts]),
+            np.concatenate([part.count for part in parts]),
+        )
+
 
 @dataclass(frozen=True)
 class Binned:
@@ -67,7 +76,7 @@ def bin_sessions(
 ) -> Binned:
     """Count distinct devices per bin of `window`.
 
-    `sessions` has the columns mac_address (text, or a dictionary of it), space_id (integer),
+    `sessions` has the columns mac_address (text, or numbers in its place), space_id (integer),
     start_time and end_time (timestamps in UTC with or without a zone; a null end is an open
     session). A row without a device, a space or a start says nothing and is passed over; sessions
     outside the window do no harm. `parents` says which space lies in which; one that it does not
@@ -106,6 +115,42 @@ def bin_sessions(
         devices=_by_space(subtree, packing, tree.ids, grid),
         faults=_tally(space_ids[faulty]),
         open_sessions=_tally(space_ids[still_open & ~not_begun]),
+    )
+
+
+def cut(window: Window, *, step: timedelta, parts: int) -> Iterator[Window]:
+    """The window in about as many pieces of equal width, at least one, cut at multiples of `step`.
+
+    `step` divides the window.
+    """
+    width = -(-(window.width // step) // max(parts, 1)) * step
+    begin = window.start
+    while begin < window.end:
+        yield Window(begin, min(begin + width, window.end))
+        begin += width
+
+
+def joined(slices: Iterable[Binned]) -> Binned:
+    """What the slices of a window, in order of time and without a gap, say of the whole.
+
+    A faulty session is in the slice in which it starts; an open one in that and in all after it.
+    """
+    connections: dict[int, list[Bins]] = defaultdict(list)
+    devices: dict[int, list[Bins]] = defaultdict(list)
+    faults: Counter[int] = Counter()
+    open_sessions: dict[int, int] = {}
+    for each in slices:
+        for space_id, bins in each.connections.items():
+            connections[space_id].append(bins)
+        for space_id, bins in each.devices.items():
+            devices[space_id].append(bins)
+        faults.update(each.faults)
+        open_sessions |= each.open_sessions
+    return Binned(
+        {space_id: Bins.joined(parts) for space_id, parts in connections.items()},
+        {space_id: Bins.joined(parts) for space_id, parts in devices.items()},
+        dict(faults),
+        open_sessions,
     )
 
 

@@ -26,6 +26,8 @@ from tippers import storage
 from tippers.partitions import Window
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from occupancy.tree import Ints
 
 BATCH_SESSIONS = 2_000_000  # of one claim: some 300 MB while they are counted
@@ -84,9 +86,10 @@ def plan(
     """Write the rows that are missing and put back to PENDING what must be computed again.
 
     `parents` names the space above each, above the dataset's root too, so that what other datasets
-    have there notices. Put back is what failed, what is provisional, and whatever lies above something that is not
-    complete or not what it was. What somebody is computing is left alone, save a space that has
-    got something new below it: that is taken away, and the fence discards what comes of it.
+    have there notices. Put back is what failed, what is provisional (wanted or not), and whatever
+    lies above something that is not complete or not what it was. What somebody is computing is left
+    alone, save a space that has got something new below it: that is taken away, and the fence
+    discards what comes of it.
     """
     ids = planned.space_ids.tolist()
     numbers = planned.windows.tolist()
@@ -98,12 +101,33 @@ def plan(
         [windows[number].start.isoformat() for number in numbers],
         [windows[number].end.isoformat() for number in numbers],
     ]
+    place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]
     with transaction.atomic():
         _exclusively()
+        tree = [_array(list(parents)), _array(list(parents.values()))]
+        _change(_RESET_OLD, [dataset_id, *tree, *place])
         _change(_PLAN, [interval_seconds, dataset_id, *map(_array, columns)])
-        place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]
-        while _change(_RESET_ABOVE, place):  # one level of the tree at a time
-            pass
+        _reset_above(place)
+
+
+def _reset_above(place: Sequence[Any]) -> None:
+    while _change(_RESET_ABOVE, place):  # one level of the tree at a time
+        pass
+
+
+# What is not wanted any more, because its sessions were deleted or corrected, is computed to
+# nothing. What is wanted gets its count from `_PLAN`, right after this.
+_RESET_OLD = """
+    UPDATE occupancy_space_chunks c
+       SET status = 'PENDING', session_count = 0, parent_space_id = t.parent_space_id,
+           dataset_id = %s, token = NULL, attempt = 0, failures = 0,
+           not_before = clock_timestamp(), error_message = NULL
+      FROM unnest(%s::int[], %s::int[]) AS t(space_id, parent_space_id)
+     WHERE c.space_id = t.space_id
+       AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
+       AND c.chunk_end - c.chunk_start = %s
+       AND (c.status = 'FAILED' OR c.status = 'COMPLETED' AND c.provisional)
+"""
 
 
 # One array literal a column: a tenth of the time that as many VALUES take to parse.
@@ -206,6 +230,7 @@ class Known:
     space_type: str
     pending: bool  # and not waiting for the end of a back-off
     completed: bool
+    sessions: int = 0  # its own, when it was planned
 
 
 @dataclass(frozen=True)
@@ -343,7 +368,8 @@ def _known(place: Place) -> list[Known]:
 
 _KNOWN = """
     SELECT chunk_id, space_id, parent_space_id, space_type,
-           status = 'PENDING' AND not_before <= clock_timestamp(), status = 'COMPLETED'
+           status = 'PENDING' AND not_before <= clock_timestamp(), status = 'COMPLETED',
+           session_count
       FROM occupancy_space_chunks
      WHERE interval_seconds = %s AND chunk_start = %s AND chunk_end = %s
 """
@@ -474,6 +500,73 @@ def is_settled(window: Window, computed_at: datetime) -> bool:
     """Whether the window ended so long ago that its sessions are all there."""
     settle: timedelta = settings.OCCUPANCY_SETTLE
     return window.end + settle < computed_at
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+class Lost(Exception):
+    """The files of these chunks are not there, or not those that their rows speak of.
+
+    A storage that was moved or lost something; or a bucket that got a stalled writer's file late,
+    in place of a newer one.
+    """
+
+    def __init__(self, lost: Sequence[OccupancySpaceChunk]) -> None:
+        super().__init__(f"the files of {len(lost)} chunks are lost, first {lost[0]}")
+        self.chunks = lost
+
+
+def tables(complete: Iterable[OccupancySpaceChunk]) -> "list[pa.Table]":
+    """The chunks' files, in their order. Lost names every one that cannot be used."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found, lost = [], []
+    for chunk in complete:
+        try:
+            data = storage.read_bytes(storage_key(chunk))
+        except storage.NotStored:
+            data = b""
+        if hashlib.sha256(data).hexdigest() == chunk.content_hash:
+            found.append(pq.read_table(pa.BufferReader(data)))
+        else:
+            lost.append(chunk)
+    if lost:
+        raise Lost(lost)
+    return found
+
+
+def compute_again(lost: Lost, *, token: uuid.UUID | None = None) -> int:
+    """COMPLETED -> PENDING for what was lost and is not newer by now, and all above it; how many.
+
+    RUNNING -> PENDING for what the token holds, which needed it; that is no failure.
+    """
+    reset = 0
+    with transaction.atomic():
+        _exclusively()
+        for chunk in lost.chunks:
+            if _change(_LOSE, [chunk.chunk_id, chunk.content_hash]):
+                reset += 1
+        if token is not None:
+            _change(_GIVE_UP, [token])
+        for interval_seconds, start, end in {
+            (chunk.interval_seconds, chunk.chunk_start, chunk.chunk_end) for chunk in lost.chunks
+        }:
+            _reset_above([interval_seconds, start, end, end - start])
+    return reset
+
+
+_LOSE = """
+    UPDATE occupancy_space_chunks
+       SET status = 'PENDING', token = NULL, provisional = true, attempt = 0, failures = 0,
+           not_before = clock_timestamp()
+     WHERE chunk_id = %s AND status = 'COMPLETED' AND content_hash = %s
+"""
+_GIVE_UP = """
+    UPDATE occupancy_space_chunks SET status = 'PENDING', token = NULL, attempt = attempt - 1
+     WHERE token = %s AND status = 'RUNNING'
+"""
 
 
 # --- failing ----------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """Datasets: create, read, retry, delete; and what keeps their status true and their work going."""
 
 import json
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import connection, transaction
 from django.db.models import F, QuerySet, Value
@@ -18,11 +18,13 @@ from tippers import storage
 from tippers.errors import CannotBeDone, NotFound
 from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
-from tippers.runs.engine import launch
+from tippers.runs.engine import launch, workers_alive
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+log = logging.getLogger(__name__)
 
 MAX_WINDOWS = 10_000
 
@@ -164,12 +166,17 @@ def results(dataset: OccupancyDataset, *, space_id: int, skip: int, limit: int) 
         return replace(so_far, status=Status.FAILED.value, error=dataset.error_message)
     if not planned or done < total:
         return so_far
-    table = _rows_in_range(dataset, complete)
+    try:
+        table, total_rows = _page(dataset, complete, skip, limit)
+    except chunks.Lost as lost:
+        chunks.compute_again(lost)
+        keep_going()
+        return replace(so_far, completed_chunks=done - len(lost.chunks))
     rows = [
         {**row, "interval_begin_time": row["interval_begin_time"].isoformat()}
-        for row in table.slice(skip, limit).to_pylist()
+        for row in table.to_pylist()
     ]
-    return replace(so_far, status=Status.COMPLETED.value, rows=rows, total_rows=table.num_rows)
+    return replace(so_far, status=Status.COMPLETED.value, rows=rows, total_rows=total_rows)
 
 
 def _refuse_outside(dataset: OccupancyDataset, space_id: int) -> None:
@@ -199,25 +206,67 @@ def _window_count(dataset: OccupancyDataset) -> int:
     return (dataset.chunks_end - dataset.chunks_start) // timedelta(days=dataset.chunk_days)
 
 
+def _page(
+    dataset: OccupancyDataset, complete: Sequence[OccupancySpaceChunk], skip: int, limit: int
+) -> "tuple[pa.Table, int]":
+    """A slice of the rows of these chunks, in order of time, and how many rows there are in all.
+
+    Read are the files that the page needs, and those that stick out of the dataset's range.
+    """
+    cut = [chunk for chunk in complete if not _is_inside(dataset, chunk)]
+    tables = {
+        chunk.pk: _in_range(dataset, table)
+        for chunk, table in zip(cut, chunks.tables(cut), strict=True)
+    }
+    total = 0
+    wanted: list[tuple[OccupancySpaceChunk, int, int]] = []
+    for chunk in complete:
+        rows = tables[chunk.pk].num_rows if chunk.pk in tables else chunk.row_count or 0
+        low, high = max(skip - total, 0), min(skip + limit - total, rows)
+        if low < high:
+            wanted.append((chunk, low, high - low))
+        total += rows
+    whole = [chunk for chunk, _, _ in wanted if chunk.pk not in tables]
+    tables |= {chunk.pk: table for chunk, table in zip(whole, chunks.tables(whole), strict=True)}
+    return _together([tables[chunk.pk].slice(low, rows) for chunk, low, rows in wanted]), total
+
+
 def _rows_in_range(
     dataset: OccupancyDataset, complete: Sequence[OccupancySpaceChunk]
 ) -> "pa.Table":
     """The rows of these chunks whose bin overlaps [start_time, end_time), in order of time."""
+    return _in_range(dataset, _together(chunks.tables(complete)))
+
+
+def _together(tables: "list[pa.Table]") -> "pa.Table":
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from occupancy.batches import SCHEMA
 
-    stored = [storage.read_table(chunks.storage_key(chunk), SCHEMA.names) for chunk in complete]
-    table = pa.concat_tables([SCHEMA.empty_table(), *stored])
-    begin = SCHEMA.names[0]
+    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+
+
+def _is_inside(dataset: OccupancyDataset, chunk: OccupancySpaceChunk) -> bool:
+    """Whether every bin of the chunk overlaps the dataset's range."""
+    if dataset.start_time is None or dataset.end_time is None:
+        return True
+    width = timedelta(seconds=dataset.interval_seconds)
+    first, last = chunk.chunk_start, chunk.chunk_end - width
+    return first + width > dataset.start_time and last < dataset.end_time
+
+
+def _in_range(dataset: OccupancyDataset, table: "pa.Table") -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if dataset.start_time is None or dataset.end_time is None:
         return table
+    begin = table["interval_begin_time"]
     first = _naive(dataset.start_time - timedelta(seconds=dataset.interval_seconds))
     until = _naive(dataset.end_time)
     inside = pc.and_(
-        pc.greater(table[begin], pa.scalar(first, pa.timestamp("us"))),
-        pc.less(table[begin], pa.scalar(until, pa.timestamp("us"))),
+        pc.greater(begin, pa.scalar(first, pa.timestamp("us"))),
+        pc.less(begin, pa.scalar(until, pa.timestamp("us"))),
     )
     return table.filter(inside)
 
@@ -237,12 +286,12 @@ def tick() -> None:
 
 
 def keep_going() -> None:
-    """Launch a drain for each free slot that has work, and the roll-up if it has any.
+    """Launch a drain for each slot of the long queue that has work, and the roll-up if it has any.
 
-    Call it when the chunks in question are committed, or in the transaction that ends the run
-    which had the same key: a run that is about to end would otherwise swallow the launch.
+    Call it when the chunks in question are committed, and so is the end of the run which had the
+    same key: a run that is about to end would otherwise swallow the launch.
     """
-    slots = max(settings.MAX_CONCURRENT - 1, 1)  # one is left for everything else
+    slots = max(workers_alive("long"), 1)  # while none is seen, one drain waits for the first
     for slot in range(chunks.waiting_windows(slots)):
         launch("occupancy_drain", key=f"occupancy_drain:{slot}", args={})
     nudge_roll_up()
@@ -260,7 +309,14 @@ def settle() -> None:
         cursor.execute(_REOPEN)
         cursor.execute(_FAIL)
     for dataset in OccupancyDataset.objects.raw(_READY):
-        _complete(dataset)
+        # One dataset whose files are gone must not keep the others, and all work, from going on.
+        try:
+            _complete(dataset)
+        except chunks.Lost as lost:
+            log.warning("dataset %s waits: %s", dataset.dataset_id, lost)
+            chunks.compute_again(lost)
+        except storage.StorageError as error:
+            log.warning("dataset %s waits for the next tick: %s", dataset.dataset_id, error)
 
 
 def _complete(dataset: OccupancyDataset) -> None:

@@ -26,8 +26,7 @@ def occupancy_drain(run: RunHandle) -> None:
     from occupancy import batches
 
     batches.drain(run)
-    with run.finishing():
-        datasets.keep_going()
+    _go_on_after(run)
 
 
 @job(queue="short", timeout=timedelta(hours=1))
@@ -36,8 +35,18 @@ def occupancy_rollup(run: RunHandle) -> None:
     from occupancy import batches
 
     batches.roll_up(run)
-    with run.finishing():
-        datasets.keep_going()
+    _go_on_after(run)
+
+
+def _go_on_after(run: RunHandle) -> None:
+    """End the run, commit, and only then launch what waits; if we die in between, the tick does.
+
+    Before the end, a launch under the run's own key would find the run still active. In one
+    transaction with the end, a drain that launches the roll-up and a roll-up that launches the
+    drain would each wait for the other's row.
+    """
+    run.finish()
+    datasets.keep_going()
 
 
 @periodic(every=settings.SOURCE_CHUNK_SENSOR_INTERVAL, name="occupancy.rollup")

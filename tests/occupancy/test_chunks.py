@@ -1,6 +1,7 @@
 """Chunks: shared, computed once, fenced, put back and failed."""
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import Sum
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from occupancy import batches, chunks, datasets
+from occupancy import batches, chunks, datasets, sessions
 from occupancy.chunks import Known, ready_above
 from occupancy.models import OccupancyDataset, OccupancySpaceChunk
 from tests.conftest import body
@@ -29,7 +31,7 @@ from tests.occupancy.conftest import (
 from tests.occupancy.test_datasets import JANUARY, Perform, created, results, rows
 from tippers import storage
 from tippers.runs import claims
-from tippers.runs.engine import RunHandle, perform_next
+from tippers.runs.engine import RunHandle, perform, perform_next
 from tippers.runs.models import Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -294,6 +296,159 @@ def test_datasets_take_turns(
     while batch := chunks.claim_sources(uuid.uuid4()):
         turns.append(batch.held[0].dataset_id)
     assert turns[:2] == [large["dataset_id"], small["dataset_id"]]
+
+
+def test_a_drain_and_a_roll_up_that_end_at_once_do_not_wait_for_each_other(
+    api: APIClient, campus: SessionsDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each launches the other, under the key of the run that is just ending."""
+    created(api)
+    while perform_next("short"):
+        pass
+    # Nothing is computed; sources wait in March, and floors above complete rooms in January.
+    monkeypatch.setattr(batches, "YIELD_AFTER_S", -1)
+    rooms = OccupancySpaceChunk.objects.filter(space_type="source")
+    rooms.filter(chunk_end__lt=datetime(2024, 2, 1, tzinfo=UTC)).update(status="COMPLETED")
+    datasets.nudge_roll_up()
+    ending = [claims.claim("long", "one"), claims.claim("short", "other")]
+    assert [run.key for run in ending if run] == ["occupancy_drain:0", "occupancy_rollup"]
+    both_there = threading.Barrier(2)
+    go_on = datasets.keep_going
+
+    def together() -> None:
+        both_there.wait(timeout=30)
+        go_on()
+
+    monkeypatch.setattr(datasets, "keep_going", together)
+
+    def end(run: Run) -> None:
+        perform(run)
+        connection.close()
+
+    threads = [threading.Thread(target=end, args=[run]) for run in ending]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    ended = Run.objects.filter(pk__in=[run.pk for run in ending if run])
+    assert [(run.status, run.attempt) for run in ended] == [("SUCCESS", 1)] * 2
+    waiting = Run.objects.filter(status="PENDING").values_list("key", flat=True)
+    assert sorted(waiting) == ["occupancy_drain:0", "occupancy_rollup"]
+
+
+def test_there_is_a_drain_for_every_worker_of_the_long_queue(
+    api: APIClient, campus: SessionsDatabase
+) -> None:
+    for number, queues in enumerate(["long,short", "short", "long,short", "long,short"]):
+        claims.record_heartbeat(f"host:{number}", "worker", queues)
+    claims.record_heartbeat("host:beat", "beat", "")
+    created(api, chunk_days=1, start_time="2024-01-10T00:00:00Z", end_time="2024-03-06T00:00:00Z")
+    campus.add_sessions([("Z", ROOM, "2024-01-10 00:00", "2024-01-20 00:00")])
+    while perform_next("short"):
+        pass
+    drains = Run.objects.filter(job="occupancy_drain").values_list("key", flat=True)
+    assert sorted(drains) == ["occupancy_drain:0", "occupancy_drain:1", "occupancy_drain:2"]
+
+
+# --- what is not there any more ---------------------------------------------------------------
+
+
+def unsettled_hour() -> tuple[str, str]:
+    hour = datetime.now(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    return str(hour), str(hour + timedelta(hours=1))
+
+
+def test_a_session_that_was_deleted_is_not_counted_any_more(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform
+) -> None:
+    begin, end = unsettled_hour()
+    campus.add_sessions([("A", ROOM, begin, end), ("B", ATTIC, begin, end)])
+    asked = {"start_time": f"{begin}Z", "end_time": f"{end}Z"}
+    dataset = created(api, **asked)
+    perform_all()
+    assert [row[1:] for row in rows(api, dataset, CAMPUS)] == [(2, 2)]
+    campus.execute("DELETE FROM user_ap_trajectory WHERE mac_address = 'B'")
+    created(api, **asked)
+    perform_all()
+    assert rows(api, dataset, ATTIC) == []
+    assert rows(api, dataset, OTHER_FLOOR) == []
+    assert [row[1:] for row in rows(api, dataset, CAMPUS)] == [(1, 1)]
+
+
+def test_a_failure_in_a_room_without_sessions_any_more_holds_nothing_up(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform
+) -> None:
+    dataset = created(api, **JANUARY)
+    while perform_next("short"):
+        pass
+    restore = without_sessions_table(campus)
+    perform_all()
+    restore()
+    assert chunk(ATTIC).status == "FAILED"
+    campus.execute("DELETE FROM user_ap_trajectory WHERE space_id = %s", [ATTIC])
+    later = created(api, **JANUARY)
+    perform_all()
+    for each in (dataset, later):
+        assert rows(api, each, CAMPUS)[2] == ("2024-01-10T10:00:00", 2, 1)
+        shown = body(api.get(f"/occupancy/datasets/{each['dataset_id']}"))
+        assert shown["status"] == "COMPLETED"
+    assert rows(api, later, ATTIC) == []
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def test_sessions_pulled_a_few_at_a_time_give_the_same_files(
+    api: APIClient,
+    campus: SessionsDatabase,
+    perform_all: Perform,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    campus.add_sessions(
+        (
+            f"device {number % 7}",
+            room,
+            f"2024-01-{day:02} {number:02}:10",
+            f"2024-01-{day:02} {number:02}:50",
+        )
+        for room in (ROOM, OTHER_ROOM, ATTIC)
+        for day in range(1, 17)
+        for number in range(0, 24, 2)
+    )
+    campus.add_sessions(
+        [
+            ("over many slices", FLOOR, "2023-12-01 00:00", "2024-01-15 12:00"),
+            ("a fault", ATTIC, "2024-01-10 12:00", "2024-01-02 12:00"),
+            ("still there", OTHER_FLOOR, "2024-01-03 12:00", None),
+        ]
+    )  # fmt: skip
+    created(api, **JANUARY)
+    perform_all()
+
+    def made() -> dict[int, tuple[Any, ...]]:
+        found = OccupancySpaceChunk.objects.values_list(
+            "space_id", "status", "content_hash", "inputs_hash", "provisional", "data_faults"
+        )
+        return {space: tuple(rest) for space, *rest in found}
+
+    at_once = made()
+    assert len(at_once) == 7
+    pulled: list[int] = []
+    pull = sessions.pulled
+
+    def watched(*args: Any, **options: Any) -> Any:
+        table = pull(*args, **options)
+        pulled.append(table.num_rows)
+        return table
+
+    monkeypatch.setattr(sessions, "pulled", watched)
+    monkeypatch.setattr(chunks, "BATCH_SESSIONS", 60)
+    OccupancySpaceChunk.objects.update(status="PENDING", content_hash=None, inputs_hash=None)
+    datasets.tick()
+    perform_all()
+    assert made() == at_once
+    assert max(pulled) < 3 * 60
+    assert sum(pulled) > 3 * 16 * 12
 
 
 # --- failures ---------------------------------------------------------------------------------

@@ -89,6 +89,24 @@ def test_a_space_in_a_space_that_is_missing_is_named(
         assert body(response)["detail"] == "Space 7 lies in space 999, which does not exist."
 
 
+def test_a_search_that_no_database_takes_names_the_field(
+    api: APIClient, campus: SessionsDatabase
+) -> None:
+    response = api.get("/spaces?search=%00")
+    assert response.status_code == 400
+    assert "search" in body(response)["errors"]
+
+
+@pytest.mark.parametrize("path", ["/spaces", f"/spaces/{ROOM}", f"/spaces/{ROOM}/subtree"])
+def test_spaces_are_read_only(api: APIClient, campus: SessionsDatabase, path: str) -> None:
+    for send in (api.post, api.put, api.patch, api.delete):
+        assert send(path, {}).status_code == 405
+    assert api.options(path).status_code == 200
+    page = api.get(path, headers={"accept": "text/html"})
+    assert page.status_code == 200
+    assert b"space 1000" in page.content
+
+
 def test_spaces_are_for_people_who_signed_in(
     stranger: APIClient, viewer: APIClient, campus: SessionsDatabase
 ) -> None:

@@ -438,11 +438,10 @@ def _free_slots(queue: str) -> int:
     return max(len(names) - busy, 0)
 
 
-def workers_alive() -> int:
-    """Worker slots seen within the last minute; 0 means that nothing will start."""
-    return Heartbeat.objects.filter(
-        kind="worker", seen_at__gt=claims.Clock() - WORKER_SEEN_WITHIN
-    ).count()
+def workers_alive(queue: str = "") -> int:
+    """Worker slots seen within the last minute (that serve the queue); 0: nothing will start."""
+    alive = Heartbeat.objects.filter(kind="worker", seen_at__gt=claims.Clock() - WORKER_SEEN_WITHIN)
+    return alive.filter(queues__contains=queue).count()
 
 
 def beat_alive() -> bool:
