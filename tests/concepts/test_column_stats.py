@@ -100,7 +100,15 @@ def test_a_set_of_values_has_one_hash_whatever_their_order_and_number(
 
     monkeypatch.setattr(subject, "BATCH_ROWS", 2)
     assert hash_of(["b", "a", None, "b", "c"]) == hash_of(["c", "b", "a", "a"])
-    different = [["a", "b"], ["a", "b", "c"], ["ab", "c"], [""], [1, 2], [1.0, 2.0], [True, False]]
+    different: list[list[Any]] = [
+        ["a", "b"],
+        ["a", "b", "c"],
+        ["ab", "c"],
+        [""],
+        [1, 2],
+        [1.0, 2.0],
+        [True, False],
+    ]
     assert len({hash_of(values) for values in different}) == len(different)
     monkeypatch.setattr(subject, "DISTINCT_ROWS", 2)
     assert "distinct_sha256" not in of(tmp_path, pa.array(["a", "b", "c"]))

@@ -5,10 +5,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from django.core.files.storage import default_storage
+from pytest_django.fixtures import Settings
 
 from concepts.models import Index
 from tests.concepts.conftest import Campus
 from tests.conftest import body
+from tests.s3 import use_s3
 from tippers import storage
 
 pytestmark = pytest.mark.django_db(transaction=True)  # runs read over their own connection
@@ -53,6 +56,25 @@ def test_it_comes_in_pieces_and_not_as_a_whole(campus: Campus) -> None:
     pieces = [len(piece) for piece in response.streaming_content]
     assert sum(pieces) == int(response["Content-Length"]) > 3 * 2**20
     assert max(pieces) <= 2**20
+
+
+def test_from_a_bucket_each_piece_is_one_request(
+    campus: Campus, settings: Settings, s3_server: str
+) -> None:
+    use_s3(settings, s3_server)
+    index_id = campus.materialized_index(
+        sql="SELECT n, md5(n::text) AS text FROM generate_series(1, 100000) AS n"
+    )["index_id"]
+    requests: list[str] = []
+    bucket: Any = default_storage
+    bucket.connection.meta.client.meta.events.register(
+        "before-call.s3", lambda model, **_: requests.append(model.name)
+    )
+    response = campus.api.get(f"{campus.root}/indexes/{index_id}/download")
+    content = downloaded(response)
+    assert requests == ["HeadObject"] + ["GetObject"] * -(-len(content) // 2**20)
+    assert response["Content-Length"] == str(len(content))
+    assert pq.read_table(io.BytesIO(content)).num_rows == 100_000
 
 
 def test_what_is_not_materialized_is_409_in_the_one_shape(campus: Campus) -> None:
