@@ -60,7 +60,10 @@ class Family:
 def finished_labels(devices: Devices) -> int:
     """A Snorkel job whose run has ended well; what it found does not matter to a launch."""
     run = Run.objects.create(job="snorkel_training", queue=Queue.LONG, status=RunStatus.SUCCESS)
-    return SnorkelJob.objects.create(c=devices.concept, index=devices.index, run=run).job_id
+    job = SnorkelJob.objects.create(
+        c=devices.concept, index=devices.index, run=run, rule_ids=[], lf_ids=[]
+    )
+    return job.job_id
 
 
 def required(kind: str) -> Field:
@@ -556,7 +559,7 @@ def test_lists_are_paged_in_their_order_with_a_total(made: Made, family: Family)
 
 @EVERY
 def test_deleting_answers_204_and_then_404(made: Made, family: Family) -> None:
-    path, answer = made.created(family)
+    path, _ = made.created(family)
     if family.pk == "job_id":
         assert made.api.delete(path).status_code == 409
         assert made.api.post(f"{path}/cancel").json()["status"] == "CANCELLED"
