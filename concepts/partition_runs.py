@@ -96,7 +96,7 @@ def advance(asset: SqlAsset, parent: Run) -> str | None:
     elif not _is_planned(asset, parent):
         return None
     active = parent.children.filter(status__in=ACTIVE).count()
-    for part in wanted.filter(run=None, storage_path=None)[: AT_ONCE - active]:
+    for part in wanted.filter(run=None, storage_path=None)[: max(AT_ONCE - active, 0)]:
         run = engine.launch(
             "materialize_partition",
             key=f"partition:{part.pk}",
