@@ -159,6 +159,7 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
     queryset = OccupancyDataset.objects.none()  # who may see the datasets may see the spaces
     serializer_class = SpaceSerializer
     pagination_class = None
+    lookup_url_kwarg = "space_id"
     lookup_value_regex = "-?[0-9]{1,10}"
 
     @extend_schema(
@@ -180,8 +181,8 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
         )
         return Response([asdict(space) for space in found], headers={"X-Total-Count": str(total)})
 
-    def retrieve(self, request: Request, pk: str) -> Response:
-        return Response(asdict(spaces.get(int(pk))))
+    def retrieve(self, request: Request, space_id: str) -> Response:
+        return Response(asdict(spaces.get(int(space_id))))
 
     @extend_schema(responses=SpaceSerializer(many=True))
     @action(detail=False)
@@ -191,21 +192,21 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
 
     @extend_schema(responses=SpaceSerializer(many=True))
     @action(detail=True)
-    def children(self, request: Request, pk: str) -> Response:
+    def children(self, request: Request, space_id: str) -> Response:
         """The spaces directly below."""
-        return _many(spaces.children(int(pk)))
+        return _many(spaces.children(int(space_id)))
 
     @extend_schema(responses=SpaceSerializer(many=True))
     @action(detail=True)
-    def subtree(self, request: Request, pk: str) -> Response:
+    def subtree(self, request: Request, space_id: str) -> Response:
         """The space and all below it."""
-        return _many(spaces.subtree(int(pk)))
+        return _many(spaces.subtree(int(space_id)))
 
     @extend_schema(responses=SpaceSerializer(many=True))
     @action(detail=True)
-    def ancestors(self, request: Request, pk: str) -> Response:
+    def ancestors(self, request: Request, space_id: str) -> Response:
         """The spaces above, from the root down."""
-        return _many(spaces.ancestors(int(pk)))
+        return _many(spaces.ancestors(int(space_id)))
 
 
 def _many(found: list[spaces.Space]) -> Response:

@@ -33,6 +33,15 @@ class World:
     classifier_job: int
 
 
+def template(devices: Devices, value: str) -> dict[str, Any]:
+    """A template function, which no reviewer has to read first, that votes the value."""
+    rooms = {"STATIC": ("==", 1), "LAPTOP": ("in", [2, 3]), "PHONE": (">", 3)}
+    operator, number = rooms[value]
+    label = devices.values[value]
+    said = {"field": "rooms", "operator": operator, "value": number, "label": label}
+    return {"rule_id": devices.rule.r_id, **said}
+
+
 @pytest.fixture
 def _far_from_guesses(transactional_db: None) -> None:
     """Ids begin at 5,000: a generator that tries 0, 1 and -1 deletes nothing of the world."""
@@ -49,7 +58,12 @@ def _far_from_guesses(transactional_db: None) -> None:
 @pytest.fixture
 def world(_far_from_guesses: None, devices: Devices, campus: SessionsDatabase) -> World:
     """A concept with its assets, functions and finished jobs, and an occupancy dataset."""
-    lf_ids = devices.four_functions()
+    lf_ids = [
+        devices.post("labeling-functions/template", {"name": name, **template(devices, name)})[
+            "lf_id"
+        ]
+        for name in devices.values
+    ]
     labels = devices.label(lf_ids)["job_id"]
     said = {"snorkel_job_id": labels, "feature_ids": [devices.feature.feature_id]}
     classifier = devices.post("classifiers/run", said)
@@ -63,7 +77,7 @@ def world(_far_from_guesses: None, devices: Devices, campus: SessionsDatabase) -
         "feature_id": devices.feature.feature_id,
         "lf_id": lf_ids[0],
         "dataset_id": dataset.json()["dataset_id"],
-        "id": ROOM,
+        "space_id": ROOM,
         "run_id": classifier["dagster_run_id"],
     }
     return World(devices, ids, labels, classifier["job_id"])

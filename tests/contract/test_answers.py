@@ -110,7 +110,7 @@ def test_every_action_answers_as_the_reference_says(world: World) -> None:
     lf = f"{root}/labeling-functions/{world.ids['lf_id']}"
     assert api.post(f"{lf}/toggle").json()["is_active"] is False
     assert api.post(f"{lf}/toggle").json()["is_active"] is True
-    config = {"code": world.devices.code("PHONE", "row['n'] > 3"), "allowed_imports": []}
+    config = {**api.get(lf).json()["lf_config"], "value": 4, "operator": "=="}
     version = api.post(f"{lf}/versions", {"lf_config": config})
     assert version.status_code == 201
     newer = version.json()

@@ -12,6 +12,7 @@ from django.core.management import call_command
 from rest_framework.test import APIClient
 
 from tests.contract.test_every_path import operations
+from tests.contract.test_field_tables import FAMILIES, NOTHING, Family
 
 pytestmark = pytest.mark.django_db
 
@@ -135,3 +136,47 @@ def test_a_path_that_is_none_is_404_in_the_one_shape(stranger: APIClient, path: 
     assert set(answer.json()) == {"detail", "code"}
     page = stranger.get(path, headers={"accept": "text/html"})
     assert page["Content-Type"].startswith("text/html")
+
+
+TYPES = {
+    "string": "string",
+    "name": "string",
+    "time": "string",
+    "integer": "integer",
+    "float": "number",
+    "object": "object",
+    "ids": "array",
+    "strings": "array",
+}
+
+
+def resolved(schema: Any, said: Any) -> Any:
+    """What a property is, behind its references; `nullable` and `default` stay beside them."""
+    behind = said.get("$ref") or next(
+        (each["$ref"] for each in said.get("allOf", said.get("oneOf", [])) if "$ref" in each), None
+    )
+    if behind is None:
+        return said
+    return schema["components"]["schemas"][behind.rpartition("/")[2]] | said
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_schema_agrees_with_the_references_tables(schema: Any, family: Family) -> None:
+    path = family.create.format(root="/concepts/{c_id}")
+    operation = schema["paths"][path]["post"]
+    body = resolved(schema, operation["requestBody"]["content"]["application/json"]["schema"])
+    answer = operation["responses"]["201"]["content"]["application/json"]["schema"]
+    shown = resolved(schema, answer)
+    assert family.answer <= set(shown["properties"])
+    assert set(shown["required"]) == set(shown["properties"])
+    for name, row in family.fields.items():
+        outer, _, inner = name.partition(".")
+        here = resolved(schema, body["properties"][outer]) if inner else body
+        found = resolved(schema, here["properties"][inner or outer])
+        assert found["type"] == TYPES[row.kind], name
+        if name != "applicable_cv_ids":  # a label may stand for them
+            assert (name in body["required"] or bool(inner)) >= row.required, name
+        if row.kind != "ids" and not row.required:
+            assert found.get("nullable", False) == row.nullable, name
+        if row.default not in (NOTHING, None):
+            assert found["default"] == row.default, name

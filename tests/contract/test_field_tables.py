@@ -489,9 +489,9 @@ def test_values_of_another_kind_are_refused_by_the_field(made: Made, family: Fam
 
 @EVERY
 def test_what_is_no_object_or_has_unknown_fields_is_refused(made: Made, family: Family) -> None:
-    for said in ([], "x", 5, None, [made.body(family)]):
-        response = made.post(family, said)
-        assert response.status_code == 400, (said, response.content)
+    for no_object in ([], "x", 5, None, [made.body(family)]):
+        response = made.post(family, no_object)
+        assert response.status_code == 400, (no_object, response.content)
     said = changed(made.body(family), "no_such_field", 1)
     assert refused(made.post(family, said), "no_such_field") is None
 
