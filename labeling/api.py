@@ -158,6 +158,7 @@ class LabelingFunctionSerializer(OfConceptSerializer):
     parent_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
     deprecated_by_lf_id = serializers.IntegerField(read_only=True, allow_null=True)
     lf_config = serializers.DictField(read_only=True)
+    code_sha256 = serializers.SerializerMethodField(help_text="what an approval names")
     created_by = serializers.CharField(
         source="created_by.username", default=None, read_only=True, allow_null=True
     )
@@ -169,11 +170,14 @@ class LabelingFunctionSerializer(OfConceptSerializer):
         model = LabelingFunction
         fields = (
             "lf_id", "c_id", "cv_id", "applicable_cv_ids", "rule_id", "name", "version",
-            "parent_lf_id", "lf_type", "lf_config", "is_active", "requires_approval",
+            "parent_lf_id", "lf_type", "lf_config", "code_sha256", "is_active", "requires_approval",
             "approved_sha256", "approved_by", "approved_at", "created_by", "deprecated_at",
             "deprecated_by_lf_id", "estimated_accuracy", "coverage", "conflicts", "created_at",
             "updated_at",
         )  # fmt: skip
+
+    def get_code_sha256(self, lf: LabelingFunction) -> str | None:
+        return lf.code_sha256 if lf.runs_user_code else None
 
 
 class _NewFunctionSerializer(OfConceptSerializer):
@@ -300,6 +304,16 @@ class VersionSerializer(ChangeSerializer):
     class Meta:
         model = LabelingFunction
         fields = ("name", "lf_config")
+
+
+class ApprovalSerializer(Serializer):
+    """The body of an approval: which code the reviewer has read."""
+
+    code_sha256 = serializers.CharField(
+        required=False,
+        max_length=64,
+        help_text="as the function showed it; required where nobody approves their own code",
+    )
 
 
 class TemplateCodeSerializer(serializers.Serializer[Any]):
@@ -432,11 +446,13 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         del request
         return Response(MetricsSerializer(self.get_object()).data)
 
-    @extend_schema(request=None, responses=LabelingFunctionSerializer)
+    @extend_schema(request=ApprovalSerializer, responses=LabelingFunctionSerializer)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, **_: Any) -> Response:
         lf: LabelingFunction = self.get_object()
-        lf.approve(request.user)
+        body = ApprovalSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        lf.approve(request.user, code_sha256=body.validated_data.get("code_sha256"))
         return Response(self._shown(lf))
 
     @extend_schema(request=None, responses=LabelingFunctionSerializer)

@@ -84,8 +84,9 @@ def filter_labels(
 ) -> Filtered:
     """Choose the labels to learn from. `labels`: cv_ids or -1; `names`: cv_id -> value's name.
 
-    CannotBeDone, with the counts, when a class has fewer than `min_labels_per_class`, or when fewer
-    than two classes are there. Rows without a label are never used.
+    CannotBeDone, with the counts, when a class has fewer than `min_labels_per_class` (one that
+    nobody voted for has none), or when fewer than two classes are there. Rows without a label are
+    never used.
     """
     labelled = labels != ABSTAIN
     classes = np.unique(labels[labelled])
@@ -96,7 +97,7 @@ def filter_labels(
     threshold, kept, notes = options.threshold_value, labelled, []
     while True:
         kept = labelled & (sure >= threshold)
-        counts = {int(value): int((labels[kept] == value).sum()) for value in classes}
+        counts = {value: int((labels[kept] == value).sum()) for value in sorted(names)}
         if min(counts.values()) >= options.min_labels_per_class:
             break
         if not options.relax_threshold or threshold <= RELAX_LEAST:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labeling.votes import Cast, LabelMatrix
 
 SEED = 42
+ROW_GROUP_ROWS = 20_000  # of a result: what is read for a page of it
 
 
 def launch(
@@ -97,7 +98,7 @@ def train(job: SnorkelJob, run: RunHandle) -> None:
     analysis = analyse(matrix.votes, classes, labels.weights)
     table = _result_table(matrix, labels, job.output_type)
     key = f"snorkel_results/job_{job.job_id}/{run.token}.parquet"
-    storage.write_parquet(key, table.schema, iter(table.to_batches()))
+    storage.put_bytes(key, _as_parquet(table))
     try:
         with run.finishing():
             SnorkelJob.objects.filter(pk=job.pk).update(
@@ -122,7 +123,7 @@ def results(job: SnorkelJob, *, skip: int, limit: int) -> dict[str, Any]:
     if not job.is_completed or job.result_path is None or job.report is None:
         return not_yet(job.job_id, job.status, job.error_message)
     report = job.report
-    table = storage.read_table(storage.key_of(job.result_path)).slice(skip, limit)
+    table = _page(storage.key_of(job.result_path), skip, limit)
     names = dict(zip(report["class_cv_ids"], report["class_names"], strict=True))
     predictions = []
     for row in table.to_pylist():
@@ -147,6 +148,20 @@ def results(job: SnorkelJob, *, skip: int, limit: int) -> dict[str, Any]:
         **report,
         "predictions": predictions,
     }
+
+
+def _page(key: str, skip: int, limit: int) -> "pa.Table":
+    """At most `limit` rows from `skip`; only the row groups that hold them are read."""
+    with storage.open_parquet(key) as file:
+        groups, before, seen = [], 0, 0
+        for number in range(file.num_row_groups):
+            rows = file.metadata.row_group(number).num_rows
+            if seen + rows <= skip:
+                before += rows
+            elif seen < skip + limit:
+                groups.append(number)
+            seen += rows
+        return file.read_row_groups(groups).slice(skip - before, limit)
 
 
 def not_yet(job_id: int, status: str, error: str | None) -> dict[str, Any]:
@@ -243,6 +258,16 @@ def _result_table(matrix: "LabelMatrix", labels: "Labels", output_type: str) -> 
                 labels.probabilities[:, number], pa.float64(), from_pandas=True
             )
     return pa.table(columns)
+
+
+def _as_parquet(table: "pa.Table") -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy", row_group_size=ROW_GROUP_ROWS)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _report(

@@ -149,11 +149,12 @@ class LabelingFunction(models.Model):
 
     # Mutators: conditional updates, so that none undoes another's.
 
-    def approve(self, user: AbstractBaseUser | AnonymousUser) -> None:
-        """Bind the approval to the code as `self` holds it, and activate the function.
+    def approve(self, user: AbstractBaseUser | AnonymousUser, *, code_sha256: str | None) -> None:
+        """Bind the approval to the code that the reviewer has read, and activate the function.
 
-        OwnCode for its author while four eyes are asked for; NotPossibleNow when it is
-        approved or deprecated, or when the code was edited since `self` was read.
+        `code_sha256` names that code; it may be None where four eyes are not asked for, which
+        means the code as `self` holds it. OwnCode for its author while four eyes are asked for;
+        NotPossibleNow when it is approved or deprecated, or when the code is another by now.
         """
         if self.deprecated_at is not None:
             raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
@@ -161,6 +162,15 @@ class LabelingFunction(models.Model):
             raise NotPossibleNow(f"{self.name} needs no approval; toggle it to activate it.")
         if settings.FOUR_EYES and user.pk in {self.created_by_id, self.edited_by_id}:
             raise OwnCode("Somebody other than its author must approve the code.")
+        if settings.FOUR_EYES and code_sha256 is None:
+            raise CannotBeDone(
+                "Say which code you approve: the code_sha256 that the function showed.",
+                field="code_sha256",
+            )
+        if code_sha256 not in {None, self.code_sha256}:
+            raise NotPossibleNow(
+                f"The code of {self.name} is not the one you saw; look at it again."
+            )
         self._update(
             {"lf_config": self.lf_config, "deprecated_at": None},
             is_active=True,

@@ -158,7 +158,13 @@ class Sandbox:
         ):
             raise SandboxFailed("its process sent something that is no reply")
         votes = np.frombuffer(reply, dtype=np.int32, count=count, offset=start)
-        return votes, reply[start + 4 * count :].decode("utf-8", "replace"), row
+        # What the code says is stored, and PostgreSQL takes no NUL in a text.
+        text = (
+            reply[start + 4 * count :]
+            .decode("utf-8", "replace")
+            .replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
+        return votes, text, row
 
     def _talk(self, request: bytes, count: int, seconds: float) -> bytes:
         process = self._running()

@@ -72,7 +72,9 @@ class Devices:
         return self.post("labeling-functions", said)
 
     def approve(self, lf_id: int, *, status: int = 200) -> Any:
-        response = self.reviewer.post(f"{self.functions}/{lf_id}/approve")
+        path = f"{self.functions}/{lf_id}"
+        seen = {"code_sha256": body(self.reviewer.get(path))["code_sha256"]}
+        response = self.reviewer.post(f"{path}/approve", seen)
         assert response.status_code == status, response.content
         return body(response)
 

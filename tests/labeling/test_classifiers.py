@@ -19,6 +19,7 @@ from labeling.classifiers import (
 from tippers.errors import CannotBeDone
 
 NAMES = {1: "STATIC", 2: "LAPTOP", 3: "PHONE"}
+TWO = {1: "STATIC", 2: "LAPTOP"}
 
 
 def counts(stats: dict[str, Any]) -> dict[str, int]:
@@ -57,7 +58,7 @@ def test_hard_labels_are_sure_whatever_the_method() -> None:
 def test_rows_below_the_threshold_and_rows_without_a_label_are_left_out() -> None:
     labels = np.array([1, 1, 2, 2, -1, 1, 2])
     sure = np.array([0.9, 0.7, 0.7, 0.69, np.nan, 0.2, 1.0])
-    found = filter_labels(labels, sure, NAMES, FilterOptions(min_labels_per_class=2))
+    found = filter_labels(labels, sure, TWO, FilterOptions(min_labels_per_class=2))
     assert found.rows.tolist() == [0, 1, 2, 6]
     assert found.stats == {
         "samples_before_filter": 6,
@@ -75,6 +76,12 @@ def test_a_class_with_too_few_labels_is_an_error_that_gives_the_counts() -> None
         filter_labels(labels, sure, NAMES, FilterOptions())
     assert "(STATIC: 100, LAPTOP: 20, PHONE: 4)" in caught.value.detail
     assert "relax_threshold" in caught.value.detail
+
+
+def test_a_class_without_any_label_is_one_with_too_few() -> None:
+    labels, sure = labelled(100, 0, 20)
+    with pytest.raises(CannotBeDone, match=r"\(STATIC: 100, LAPTOP: 0, PHONE: 20\)"):
+        filter_labels(labels, sure, NAMES, FilterOptions())
 
 
 def test_unlabelled_rows_never_come_back_however_far_the_threshold_is_lowered() -> None:
@@ -106,7 +113,7 @@ def test_classes_are_cut_to_a_multiple_of_the_smallest_in_their_order() -> None:
 def test_the_threshold_is_lowered_in_steps_when_that_is_asked_for_and_says_so() -> None:
     labels = np.array([1] * 10 + [2] * 10)
     sure = np.array([0.9] * 10 + [0.63] * 10)
-    found = filter_labels(labels, sure, NAMES, FilterOptions(relax_threshold=True))
+    found = filter_labels(labels, sure, TWO, FilterOptions(relax_threshold=True))
     assert found.threshold == 0.6
     assert counts(found.stats) == {"STATIC": 10, "LAPTOP": 10}
     assert "lowered from 0.7 to 0.6" in found.notes[0]

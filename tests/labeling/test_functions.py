@@ -152,6 +152,24 @@ def test_approval_activates_and_is_bound_to_the_code(devices: Devices) -> None:
     assert devices.approve(lf["lf_id"], status=409)["code"] == "conflict"
 
 
+def test_approval_names_the_code_that_the_reviewer_saw(
+    devices: Devices, settings: Settings
+) -> None:
+    lf = devices.custom("static")
+    path = f"{devices.functions}/{lf['lf_id']}"
+    seen = lf["code_sha256"]
+    assert seen == hashlib.sha256(lf["lf_config"]["code"].encode()).hexdigest()
+    assert "code_sha256" in body(devices.reviewer.post(f"{path}/approve"))["errors"]
+    changed = {"lf_config": {"code": devices.code("PHONE", "row['n'] > 2"), "allowed_imports": []}}
+    devices.patch(f"labeling-functions/{lf['lf_id']}", changed)
+    refused = devices.reviewer.post(f"{path}/approve", {"code_sha256": seen})
+    assert (refused.status_code, body(refused)["code"]) == (409, "conflict")
+    settings.FOUR_EYES = False
+    assert devices.reviewer.post(f"{path}/approve", {"code_sha256": seen}).status_code == 409
+    assert not LabelingFunction.objects.get(lf_id=lf["lf_id"]).is_active
+    assert devices.reviewer.post(f"{path}/approve").status_code == 200
+
+
 def test_any_edit_of_the_code_clears_the_approval(devices: Devices) -> None:
     lf = devices.custom("static")
     path = f"labeling-functions/{lf['lf_id']}"

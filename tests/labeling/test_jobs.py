@@ -3,8 +3,10 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from labeling import label_jobs
 from labeling.models import ClassifierJob, LabelingFunction, SnorkelJob
 from tests.conftest import body
 from tests.labeling.conftest import DEVICES, Devices, publish
@@ -86,6 +88,32 @@ def test_results_are_paged(devices: Devices) -> None:
     assert "limit" in devices.get(f"snorkel/jobs/{job_id}/results?limit=0", status=400)["errors"]
 
 
+def test_a_page_reads_only_the_row_groups_that_hold_it(
+    devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_jobs, "ROW_GROUP_ROWS", 50)
+    shown = devices.label(devices.four_functions())
+    job = SnorkelJob.objects.get(job_id=shown["job_id"])
+    assert job.result_path is not None
+    with storage.open_parquet(storage.key_of(job.result_path)) as file:
+        assert file.num_row_groups == -(-DEVICES // 50)
+    read: list[list[int]] = []
+    read_row_groups = pq.ParquetFile.read_row_groups
+
+    def watched(file: Any, groups: list[int]) -> Any:
+        read.append(groups)
+        return read_row_groups(file, groups)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
+    for skip, limit, groups in (
+        (0, 50, [0]), (49, 2, [0, 1]), (50, 1, [1]), (120, 100, [2, 3, 4]), (239, 9, [4]),
+        (240, 5, []), (1000, 5, []),
+    ):  # fmt: skip
+        found = label_jobs.results(job, skip=skip, limit=limit)
+        assert found["predictions"] == shown["predictions"][skip : skip + limit]
+        assert read.pop() == groups
+
+
 def test_metrics_are_written_back_to_the_functions(devices: Devices) -> None:
     lf_ids = devices.four_functions()
     analysis = {a["lf_id"]: a for a in devices.label(lf_ids)["lf_analysis"]}
@@ -107,6 +135,22 @@ def test_one_function_is_a_majority_of_one_and_the_job_says_so(devices: Devices)
     assert {p["predicted_class"] for p in results["predictions"]} == {
         -1, devices.values["STATIC"],
     }  # fmt: skip
+
+
+def test_a_fault_that_no_database_takes_is_shown_without_its_nul(devices: Devices) -> None:
+    lf_ids = devices.four_functions()
+    said = {
+        "name": "nul", "rule_id": devices.rule.r_id,
+        "applicable_cv_ids": list(devices.values.values()),
+        "code": (
+            "def labeling_function(row):\n    if row['n']:\n        return -1\n"
+            "    raise ValueError(chr(0) + 'x')"
+        ),
+    }  # fmt: skip
+    lf_id = devices.post("labeling-functions", said)["lf_id"]
+    devices.approve(lf_id)
+    (analysis,) = [a for a in devices.label([*lf_ids, lf_id])["lf_analysis"] if a["faults"]]
+    assert analysis["first_fault"].endswith("ValueError: \N{REPLACEMENT CHARACTER}x")
 
 
 def test_faults_are_counted_and_shown(devices: Devices) -> None:

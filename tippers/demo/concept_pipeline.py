@@ -61,7 +61,8 @@ def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
     functions = [_function(api, base, lf, rules, ids) for lf in recipe.labeling_functions]
     for function in functions:
         if function["requires_approval"]:
-            api.post(f"{base}/labeling-functions/{function['lf_id']}/approve")
+            seen = {"code_sha256": function["code_sha256"]}
+            api.post(f"{base}/labeling-functions/{function['lf_id']}/approve", seen)
     job = api.post(
         f"{base}/snorkel/run",
         {
