@@ -20,6 +20,8 @@ from tests.connections.conftest import NASTY
 from tippers import sql
 from tippers.errors import CannotBeDone
 
+pytestmark = pytest.mark.django_db  # the database exists, also when these tests run alone
+
 
 def table(target: Target, text: str, **kwargs: Any) -> pa.Table:
     with query.stream(target, text, **kwargs) as reader:
