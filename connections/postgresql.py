@@ -141,8 +141,15 @@ def _with_table(connection: Any, cursor: Any, sql: str, table: IndexTable, timeo
 
     cursor.execute(_settings(timeout_s, read_only=False))
     try:
-        for statement in table.statements:
-            cursor.execute(statement)
+        values, kind, cast = table.copied()
+        name = f"{table.name}_text" if cast else table.name
+        cursor.execute(f"CREATE TEMPORARY TABLE {name} (v {kind})")
+        cursor.adbc_ingest(name, values, mode="append", temporary=True)
+        if cast:
+            cursor.execute(
+                f"CREATE TEMPORARY TABLE {table.name} AS SELECT v::{cast} AS v FROM pg_temp.{name}"  # noqa: S608 - names and types are ours
+            )
+        cursor.execute(f"ANALYZE {table.name}")
     except Error as error:
         if error.sqlstate not in _MAY_NOT_CREATE:
             raise

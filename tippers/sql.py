@@ -58,24 +58,25 @@ class IndexTable:
     """
 
     name: str
-    rows: str
+    values: "pa.Array | pa.ChunkedArray"
+    index_type: str | None
 
     @property
     def reference(self) -> str:
         """What stands in the parentheses of IN."""
         return f"SELECT v FROM pg_temp.{self.name}"  # noqa: S608 - the name is ours
 
-    @property
-    def statements(self) -> list[str]:
-        """What makes the table, in a session that may still write."""
-        return [
-            f"CREATE TEMPORARY TABLE {self.name} (v) AS {self.rows}",
-            f"ANALYZE {self.name}",
-        ]
+    def copied(self) -> tuple["pa.Table", str, str | None]:
+        """What to copy to the server: a column v, its type there, and what to cast it to if need be.
+
+        Copied binary they are there in a third of the time that a list in a statement takes.
+        """
+        return _POSTGRESQL.copied(self.values, self.index_type)
 
     def inlined(self, text: str) -> str:
         """The query without the table, where none can be made."""
-        return text.replace(self.reference, self.rows)
+        rows = _POSTGRESQL.index_values(self.values, self.index_type)
+        return text.replace(self.reference, rows)
 
 
 def index_table(
@@ -89,10 +90,7 @@ def index_table(
     if dialect != "postgresql" or len(values) <= MAX_INLINE_VALUES:
         return None
     # No query can name it by chance, so that its reference is found again.
-    return IndexTable(
-        f"index_values_{secrets.token_hex(8)}",
-        _WRITERS[dialect].index_values(values, index_type),
-    )
+    return IndexTable(f"index_values_{secrets.token_hex(8)}", values, index_type)
 
 
 def judge(sql: str, dialect: str, params: Mapping[str, Any] | None = None) -> None:
@@ -712,6 +710,11 @@ class _Writer:
 
 
 def _distinct(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
+    return _present(values).unique()
+
+
+def _present(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
+    """One array of what is not null."""
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
@@ -720,7 +723,7 @@ def _distinct(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
         values = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], values.type)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    return values.drop_null().unique()
+    return values.drop_null()
 
 
 def _refuse_nul(text: str) -> None:
@@ -733,6 +736,17 @@ class _PostgreSQL(_Writer):
     OWN_TYPES = frozenset(
         {"uuid", "macaddr", "macaddr8", "inet", "cidr", "numeric", "oid", "bpchar", "timetz"}
     )
+
+    # What the driver writes each type from; the others are sent as text.
+    COPIED_TYPES = {
+        "text": "string",
+        "integer": "int32",
+        "bigint": "int64",
+        "real": "float32",
+        "double precision": "float64",
+        "boolean": "bool_",
+        "date": "date32",
+    }
 
     def within(self, opening: str, text: str) -> str:
         _refuse_nul(text)
@@ -752,6 +766,19 @@ class _PostgreSQL(_Writer):
             text = pc.binary_join_element_wise('"', text, '"', "")
         members = ",".join(text.to_pylist())
         return f"SELECT unnest({self.quoted('{' + members + '}')}::{name}[])"
+
+    def copied(
+        self, values: "pa.Array | pa.ChunkedArray", type_name: str | None
+    ) -> tuple["pa.Table", str, str | None]:
+        """See `IndexTable.copied`."""
+        import pyarrow as pa
+
+        values = _present(values)
+        name = type_name if type_name in self.OWN_TYPES else self.array_type(values.type)
+        sent = self.COPIED_TYPES.get(name)
+        cast = None if sent else name
+        column = values.cast(getattr(pa, sent or "string")())
+        return pa.table({"v": column}), "text" if cast else name, cast
 
     def array_type(self, type_: "pa.DataType") -> str:
         import pyarrow as pa
@@ -811,4 +838,5 @@ def _is_number(type_: "pa.DataType") -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-_WRITERS: dict[str, _Writer] = {"postgresql": _PostgreSQL(), "mysql": _MySQL()}
+_POSTGRESQL = _PostgreSQL()
+_WRITERS: dict[str, _Writer] = {"postgresql": _POSTGRESQL, "mysql": _MySQL()}
