@@ -1,5 +1,6 @@
 """Where queries run."""
 
+from contextlib import suppress
 from typing import Self
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -57,6 +58,21 @@ class DatabaseConnection(models.Model):
         """Encrypt with the newest key; `save` is the caller's."""
         self.encrypted_password = _encrypted(password)
 
+    def rotate_password(self) -> bool | None:
+        """Encrypt with the newest key; `save` is the caller's.
+
+        False when it is so already, None when no key of ours opens it.
+        """
+        stored = self.encrypted_password.encode()
+        with suppress(InvalidToken):
+            _keys()[0].decrypt(stored)
+            return False
+        try:
+            self.encrypted_password = _cipher().rotate(stored).decode()
+        except InvalidToken:
+            return None
+        return True
+
     def target(self) -> Target:
         """What to ask; CannotBeDone when no key of ours opens the stored password."""
         try:
@@ -82,6 +98,11 @@ def _encrypted(password: str) -> str:
 
 
 def _cipher() -> MultiFernet:
+    return MultiFernet(_keys())
+
+
+def _keys() -> list[Fernet]:
+    """Newest first."""
     if not settings.FERNET_KEYS:
         raise CannotBeDone("TIPPERS_ENCRYPTION_KEYS is not set, so passwords cannot be kept.")
-    return MultiFernet([Fernet(key) for key in settings.FERNET_KEYS])
+    return [Fernet(key) for key in settings.FERNET_KEYS]

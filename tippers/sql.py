@@ -414,7 +414,8 @@ def _not_understood(error: Exception) -> str:
         return "The query cannot be read as SQL; check its quotes and parentheses."
     first = places[0]
     near = f" near {first['highlight']!r}" if first.get("highlight") else ""
-    return f"The query cannot be read as SQL: {first['description'].rstrip('.')}{near} (line {first['line']})"
+    said = first["description"].partition(" but got <")[0].rstrip(".")  # not sqlglot's own objects
+    return f"The query cannot be read as SQL: {said}{near} (line {first['line']})"
 
 
 def _objection(node: "exp.Expr") -> str | None:
@@ -429,7 +430,7 @@ def _objection(node: "exp.Expr") -> str | None:
     if isinstance(node, (*commands, exp.Use, exp.Kill, exp.Pragma, exp.Describe, exp.Show)):
         return f"{_named(node)} is a command and not part of a query."
     if isinstance(node, exp.Placeholder) and node.name != "index_values":
-        shown = f":{node.name}" if node.name else "?"
+        shown = f":{node.name}" if node.name.strip("?") else "?"
         return f"The placeholder {shown} is not known; give values as {{{{ name }}}}."
     return None
 
