@@ -1,6 +1,7 @@
 """One POST brings everything of a concept that is stale or missing up to date."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,17 +36,17 @@ def states(campus: Campus) -> dict[str, str]:
     return {node["name"]: node["state"] for node in nodes}
 
 
-def rule_on_a_lost_index(campus: Campus, index_id: int, name: str) -> None:
-    """A rule on an index that lost its product: the API makes rules on materialized ones only."""
+def rules_on_a_lost_index(campus: Campus, index_id: int, *names: str) -> None:
+    """As `derived`, and the index loses its product: the API wants one when a rule is made."""
     campus.materialize("indexes", index_id)
-    derived(campus, index_id, name)
+    derived(campus, index_id, *names)
     index = campus.get("indexes", index_id)
     campus.patch("indexes", index_id, sql_query=index["sql_query"] + " LIMIT 100")
 
 
 def test_everything_missing_is_made_in_the_order_of_dependence(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    rule_on_a_lost_index(campus, index_id, "one")
+    rules_on_a_lost_index(campus, index_id, "one")
     campus.index(name="alone", sql="SELECT 1 AS one")
 
     started = refresh(campus)
@@ -124,7 +125,7 @@ def test_a_long_list_is_launched_bit_by_bit(
 ) -> None:
     monkeypatch.setattr("concepts.refresh.AT_ONCE", 2)
     index_id = campus.index()["index_id"]
-    rule_on_a_lost_index(campus, index_id, "one")
+    rules_on_a_lost_index(campus, index_id, "one")
     for number in range(3):
         campus.index(name=f"n{number}")
     started = refresh(campus)
@@ -134,6 +135,29 @@ def test_a_long_list_is_launched_bit_by_bit(
     assert campus.perform_all() == 6
     parent = campus.run(started["dagster_run_id"])
     assert (parent["status"], parent["progress"]["total"]) == ("SUCCESS", 6)
+    assert set(states(campus).values()) == {"current"}
+
+
+def test_several_workers_at_once_make_everything_once(campus: Campus) -> None:
+    for number in range(3):
+        index_id = campus.index(name=f"i{number}")["index_id"]
+        rules_on_a_lost_index(campus, index_id, *(f"r{number}{each}" for each in "abc"))
+    before = Run.objects.count()
+    started = refresh(campus)
+
+    def work() -> None:
+        try:
+            while campus.run(started["dagster_run_id"])["end_time"] is None:
+                perform_next("short")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as workers:
+        for each in [workers.submit(work) for _ in range(3)]:
+            each.result(60)
+    parent = campus.run(started["dagster_run_id"])
+    assert (parent["status"], parent["error_message"]) == ("SUCCESS", None)
+    assert len(parent["children"]) == 15 == Run.objects.count() - before - 1
     assert set(states(campus).values()) == {"current"}
 
 
@@ -164,10 +188,10 @@ def test_a_run_that_is_joined_while_it_works_ends_its_new_parent(
 
 def test_a_failed_index_stops_no_other_and_what_needs_it_is_named(campus: Campus) -> None:
     broken = campus.index(name="broken")["index_id"]
-    rule_on_a_lost_index(campus, broken, "orphan")
+    rules_on_a_lost_index(campus, broken, "orphan")
     campus.patch("indexes", broken, sql_query="SELECT mac FROM nowhere")
     sound = campus.index(name="sound")["index_id"]
-    rule_on_a_lost_index(campus, sound, "fine")
+    rules_on_a_lost_index(campus, sound, "fine")
 
     started = refresh(campus)
     campus.perform_all()
@@ -222,7 +246,7 @@ def test_a_partitioned_asset_is_one_child_and_what_is_made_from_it_waits_for_its
         partition_type="categorical",
         partition_config={"column": "space"},
     )["index_id"]
-    rule_on_a_lost_index(campus, index_id, "one")
+    rules_on_a_lost_index(campus, index_id, "one")
     started = refresh(campus)
     campus.perform_all()
     parent = campus.run(started["dagster_run_id"])
@@ -235,7 +259,7 @@ def test_a_partitioned_asset_is_one_child_and_what_is_made_from_it_waits_for_its
 
 def test_cancelling_the_parent_cancels_what_waits(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    rule_on_a_lost_index(campus, index_id, "one")
+    rules_on_a_lost_index(campus, index_id, "one")
     started = refresh(campus)
     path = f"/runs/{started['dagster_run_id']}"
     assert campus.api.post(f"{path}/cancel").status_code == 200
@@ -246,7 +270,7 @@ def test_cancelling_the_parent_cancels_what_waits(campus: Campus) -> None:
 
 def test_cancelling_an_indexs_run_leaves_out_what_needs_it(campus: Campus) -> None:
     index_id = campus.index()["index_id"]
-    rule_on_a_lost_index(campus, index_id, "one")
+    rules_on_a_lost_index(campus, index_id, "one")
     started = refresh(campus)
     child = started["launched"][0]["dagster_run_id"]
     assert campus.api.post(f"/runs/{child}/cancel").status_code == 200
