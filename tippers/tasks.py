@@ -1,12 +1,19 @@
 """The periodic work of the project itself."""
 
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 
 from tippers import storage
 from tippers.runs.engine import periodic
 
 log = logging.getLogger(__name__)
+
+
+@storage.owner("health/")
+def probes() -> Iterable[str]:
+    """What /health/ready writes to see whether it can is deleted at once, unless it dies then."""
+    return ()
 
 
 @periodic(every=timedelta(hours=6), name="storage.sweep")
