@@ -1,5 +1,7 @@
 """Partitioned assets: the parts there are, their union, and what becomes of a part that fails."""
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -213,6 +215,33 @@ def test_partitions_are_runs_of_their_own_that_workers_take_at_the_same_time(
     assert visits.perform_all() == 1
     parent.refresh_from_db()
     assert parent.status == "SUCCESS"
+
+
+def test_workers_side_by_side_make_each_partition_once_and_one_union(visits: Campus) -> None:
+    pk = partitioned(visits, "categorical", column="id")
+    parent = Run.objects.get(pk=visits.launch("indexes", pk)["dagster_run_id"])
+    deadline = time.monotonic() + 60
+
+    def work() -> None:
+        while Run.objects.filter(pk=parent.pk, status="STARTED").exists():
+            assert time.monotonic() < deadline
+            if not engine.perform_next("short"):
+                time.sleep(0.01)  # as a worker that waits for the next hint
+        connection.close()
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    parent.refresh_from_db()
+    assert (parent.status, parent.error_message) == ("SUCCESS", None)
+    assert Counter(parent.children.values_list("job", "attempt")) == {
+        ("plan_partitions", 1): 1,
+        ("materialize_partition", 1): len({number for number, *_ in VISITS}),
+        ("unite_partitions", 1): 1,
+    }
+    assert visits.get("indexes", pk)["row_count"] == len(VISITS)
 
 
 def test_a_long_list_is_launched_a_few_at_a_time(

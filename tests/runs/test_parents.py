@@ -82,6 +82,34 @@ def test_children_that_end_at_the_same_instant_end_their_parent_once(
     assert state(parent) == RunStatus.SUCCESS
 
 
+def test_a_child_that_ends_while_its_parent_looks_at_another_is_not_overlooked(
+    perform_all: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = family(stages=[["a", "b"], ["c"]])
+    first, other = claimed(), claimed()
+    look = parents.PARENT_JOBS["raise_family"]
+
+    def look_and_be_late(run: Run) -> str | None:
+        undone = look(run)
+        if Run.objects.filter(run_id=other.run_id, status="STARTED").exists():
+            end = threading.Thread(target=succeed_elsewhere, args=[other])
+            end.start()
+            end.join(10)
+        return undone
+
+    monkeypatch.setitem(parents.PARENT_JOBS, "raise_family", look_and_be_late)
+    engine.perform(first)
+    assert (state(parent), parent.children.count()) == (RunStatus.STARTED, 3)
+    perform_all()
+    assert state(parent) == RunStatus.SUCCESS
+
+
+def succeed_elsewhere(run: Run) -> None:
+    """Over another connection; what comes after the commit is still to be done."""
+    claims.succeed(run)
+    connection.close()
+
+
 def test_a_failed_child_fails_its_parent_when_the_others_have_ended(
     perform_all: Callable[[], int],
 ) -> None:

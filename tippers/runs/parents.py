@@ -105,18 +105,14 @@ def _settle(parent_id: uuid.UUID) -> bool:
         ).first()
         if parent is None:
             return False
-        counts, known = {"active": 0, "all": 0}, -1
-        # A child that has ended by the time it is launched or adopted calls nobody.
-        while not counts["active"] and counts["all"] != known:
-            known = parent.children.count()
+        counts, before = _counts(parent), None
+        # Once more as long as the function may have decided by what is no longer so: a child that
+        # ends while it looks waits for this row, and would find the parent ended; one that has
+        # ended by the time it is launched or adopted calls nobody.
+        while before is None or (not counts["active"] and counts != before):
+            before = counts
             undone = _advanced(parent)
-            counts = parent.children.aggregate(
-                all=Count("run_id"),
-                active=Count("run_id", filter=Q(status__in=ACTIVE)),
-                done=Count("run_id", filter=Q(status__in=ENDED)),
-                failed=Count("run_id", filter=Q(status=RunStatus.FAILURE)),
-                cancelled=Count("run_id", filter=Q(status=RunStatus.CANCELLED)),
-            )
+            counts = _counts(parent)
         parent.progress_done = counts["done"]
         parent.progress_total = max(parent.progress_total or 0, counts["all"])
         parent.save(update_fields=["progress_done", "progress_total", "progress_message"])
@@ -124,6 +120,16 @@ def _settle(parent_id: uuid.UUID) -> bool:
             return False
         _end(parent, counts, undone)
         return True
+
+
+def _counts(parent: Run) -> dict[str, int]:
+    return parent.children.aggregate(
+        all=Count("run_id"),
+        active=Count("run_id", filter=Q(status__in=ACTIVE)),
+        done=Count("run_id", filter=Q(status__in=ENDED)),
+        failed=Count("run_id", filter=Q(status=RunStatus.FAILURE)),
+        cancelled=Count("run_id", filter=Q(status=RunStatus.CANCELLED)),
+    )
 
 
 def _advanced(parent: Run) -> str | None:
