@@ -241,7 +241,6 @@ SPECTACULAR_SETTINGS = {
 ADMIN_USER = env.str("TIPPERS_ADMIN_USER", default="admin")
 ADMIN_PASSWORD = env.str("TIPPERS_ADMIN_PASSWORD", default="")
 
-MAX_CONCURRENT = _positive_int("TIPPERS_MAX_CONCURRENT", os.cpu_count() or 1)
 SOURCE_CHUNK_SENSOR_INTERVAL = timedelta(seconds=_positive_int("SOURCE_CHUNK_SENSOR_INTERVAL", 30))
 OCCUPANCY_SETTLE = timedelta(hours=_positive_int("OCCUPANCY_SETTLE_HOURS", 24))
 FOUR_EYES = _flag("TIPPERS_FOUR_EYES", default=not LOCAL_MODE)
