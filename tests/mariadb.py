@@ -70,7 +70,7 @@ def mariadb() -> Iterator[MariaDB]:
             _wait_until_ready(server, process, Path(folder) / "server.log")
             yield server
         finally:
-            process.terminate()
+            process.kill()  # what it would save goes with its folder
             process.wait(30)
 
 
