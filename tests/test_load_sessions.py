@@ -304,7 +304,7 @@ def test_a_file_that_is_missing_or_of_another_kind_is_refused_by_name(
 
 
 def test_the_reader_role_may_read_what_was_loaded(url: str, files: tuple[Path, Path]) -> None:
-    made = not query(url, "SELECT FROM pg_roles WHERE rolname = 'tippers_reader'")
+    made = not query(url, "SELECT 1 FROM pg_roles WHERE rolname = 'tippers_reader'")
     if made:
         query(url, "CREATE ROLE tippers_reader")
     try:

@@ -1,5 +1,6 @@
 """A sessions database of its own, with the tables that occupancy reads, empty for every test."""
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -56,11 +57,11 @@ def _sessions_server(django_db_setup: None) -> Iterator[SessionsDatabase]:
     server = (
         f"postgresql://{default['USER']}:{default['PASSWORD']}@{default['HOST']}:{default['PORT']}"
     )
-    name = f"{default['NAME']}_sessions"
+    # Every folder that takes this fixture has a server of its own, alive at the same time.
+    name = f"{default['NAME']}_sessions_{uuid.uuid4().hex[:8]}"
     admin = psycopg2.connect(f"{server}/postgres")
     admin.autocommit = True
     with admin.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}"')
     database = SessionsDatabase(f"{server}/{name}")
     database.execute(TABLES)
