@@ -4,12 +4,10 @@ The peer is Dagster's daemon at the 37 runs a minute that were measured for the 
 (QueuedRunCoordinator, at most 4 at once), unless somebody brings a newer figure.
 """
 
-import base64
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,9 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.report import Row, arguments, publish  # noqa: E402 - after the path
-from tippers.embedded.broker import Broker  # noqa: E402 - as above
-from tippers.embedded.home import Home  # noqa: E402 - as above
-from tippers.embedded.postgres import Cluster  # noqa: E402 - as above
+from benchmarks.stack import scratch_stack  # noqa: E402 - as above
 
 DAGSTER_RUNS_PER_SECOND = 37 / 60
 WORKERS = 2
@@ -28,40 +24,16 @@ WORKERS = 2
 def main() -> None:
     options = arguments("Background jobs per second")
     count = 1_000 if options.quick else 10_000
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder) / "home")
-        home.prepare()
-        cluster = Cluster(home)
-        cluster.start()
-        broker = Broker(home)
-        child = broker.prepare()
-        with (home.logs / "broker.log").open("wb") as log:
-            server = child.spawn(log.fileno())
-        try:
-            broker.wait_until_ready(lambda: time.sleep(0.02))
-            seconds = sorted(_measure(home, cluster, broker, count) for _ in range(3))[1]
-        finally:
-            server.terminate()
-            server.wait()
-            cluster.stop()
-            cluster.remove()
+    with scratch_stack() as environment:
+        os.environ.update(environment)
+        seconds = sorted(_measure(count) for _ in range(3))[1]
     peer = count / DAGSTER_RUNS_PER_SECOND
     note = f"{count} jobs, {count / seconds:.0f} a second with {WORKERS} workers"
     publish([Row("runs_per_second", seconds, peer, note=note)], options.json)
 
 
-def _measure(home: Home, cluster: Cluster, broker: Broker, count: int) -> float:
+def _measure(count: int) -> float:
     """Seconds from the first hint to the last run's end, launched and waiting before."""
-    environment = os.environ | {
-        "DATABASE_URL": cluster.superuser_url,
-        "REDIS_URL": broker.url,
-        "SECRET_KEY": "benchmark",
-        "TIPPERS_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(32)).decode(),
-        "TIPPERS_HOME": str(home.path),
-        "DJANGO_SETTINGS_MODULE": "tippers.settings",
-        "PYTHONPATH": str(ROOT),
-    }
-    os.environ.update(environment)
     _django_setup()
     from django.db import connection
     from django.db.models import Max, Min
@@ -83,10 +55,9 @@ def _measure(home: Home, cluster: Cluster, broker: Broker, count: int) -> float:
     )
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.run_jobs", "-q", "worker"]
     command += ["-Q", "short", "-c", str(WORKERS), "--without-gossip", "--without-mingle"]
-    with (home.logs / "worker.log").open("ab") as log:
-        worker = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    log = Path(os.environ["TIPPERS_HOME"]) / "logs" / "worker.log"
+    with log.open("ab") as file:
+        worker = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
     try:
         while workers_alive() < WORKERS:
             time.sleep(0.05)
