@@ -13,7 +13,7 @@ from django.db import IntegrityError, OperationalError, models
 from django.db.models.deletion import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
-from rest_framework import exceptions, mixins, serializers, viewsets
+from rest_framework import exceptions, serializers, viewsets
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import set_rollback
@@ -197,14 +197,6 @@ class IdField(serializers.PrimaryKeyRelatedField[Any]):
 
 class ModelViewSet(viewsets.ModelViewSet[Any]):
     """List, create, retrieve, update and delete over an ordered queryset."""
-
-    action_permissions: ClassVar[dict[str, str]] = {}
-
-
-class ReadOnlyViewSet(
-    mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet[Any]
-):
-    """List and retrieve."""
 
     action_permissions: ClassVar[dict[str, str]] = {}
 
