@@ -227,7 +227,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "RunStatusEnum": "tippers.runs.models.RunStatus",
-        "JobStatusEnum": "labeling.api.DOMAIN_STATUSES",
+        "JobStatusEnum": "labeling.api.jobs.DOMAIN_STATUSES",
         "DatasetStatusEnum": "occupancy.models.Status",
     },
     "PREPROCESSING_HOOKS": ["tippers.schema.without_trailing_slashes"],

@@ -1,66 +1,27 @@
-"""Labeling functions, Snorkel jobs and classifier jobs over REST."""
+"""Labeling functions over REST."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, ClassVar
 
-from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    extend_schema,
-    extend_schema_field,
-    extend_schema_serializer,
-)
-from rest_framework import mixins, serializers, viewsets
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
 
 from concepts.api import OfConceptSerializer, OfConceptViewSet
-from concepts.lineage import Edge, Lineage, Node, State
-from concepts.models import Concept, ConceptValue, Feature, Index, Rule
-from labeling import classifier_jobs, functions, label_jobs, lineage
-from labeling.models import (
-    ClassifierJob,
-    LabelingFunction,
-    LFType,
-    OutputType,
-    SnorkelJob,
-    TrainingJob,
-)
+from concepts.models import ConceptValue, Rule
+from labeling import functions
+from labeling.api.fields import OfThisConcept, distinct
+from labeling.models import LabelingFunction, LFType
 from labeling.sandbox.names import EXPORTS
-from tippers import storage
-from tippers.api import ID, IdField, Serializer, found
-from tippers.errors import NotPossibleNow
-from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
-from tippers.runs import engine
+from tippers.api import Serializer
 
 OPERATORS = (">", ">=", "<", "<=", "==", "!=", "in", "contains")
-MOST_EPOCHS = 100_000
-MOST_ROWS = 2**31 - 1
-DOMAIN_STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-
-
-class OfThisConcept(IdField):
-    """An object of the concept in the path, by id; there are no others."""
-
-    default_error_messages: ClassVar[dict[str, Any]] = {
-        "does_not_exist": "This concept has none with the id {pk_value}."
-    }
-
-    def get_queryset(self) -> QuerySet[Any]:
-        objects: QuerySet[Any] = super().get_queryset()  # type: ignore[assignment]  # given at declaration
-        return objects.filter(c_id=self.context["view"].kwargs["c_id"])
-
-
-def _distinct(objects: list[Any]) -> list[Any]:
-    return list(dict.fromkeys(objects))
-
-
-# --- labeling functions ---------------------------------------------------------------------
 
 
 class WithLabel(serializers.Serializer[Any]):
@@ -210,7 +171,7 @@ class _NewFunctionSerializer(OfConceptSerializer):
             if label is None:
                 raise ValidationError({"applicable_cv_ids": "This field is required."})
             attrs["applicable"] = [values[label]]
-        attrs["applicable"] = _distinct(attrs["applicable"])
+        attrs["applicable"] = distinct(attrs["applicable"])
         names = map(str, CONFIGS[self.lf_type]().fields)
         config: dict[str, Any] = {name: attrs.pop(name) for name in names if name in attrs}
         if self.lf_type == LFType.CUSTOM and config.get("code") is None:
@@ -421,7 +382,7 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         for cv_id in asked:
             if not cv_id.isdecimal() or int(cv_id) not in values:
                 raise ValidationError({"applicable_cv_ids": f"This concept has no value {cv_id}."})
-        cv_ids = _distinct([int(cv_id) for cv_id in asked])
+        cv_ids = distinct([int(cv_id) for cv_id in asked])
         code = functions.generated_code(self.concept, cv_ids)
         return Response({"code": code, "applicable_cv_ids": cv_ids})
 
@@ -479,364 +440,3 @@ class LabelingFunctionViewSet(OfConceptViewSet):
             parent, config=said["lf_config"], name=said.get("name"), user=request.user
         )
         return Response(self._shown(lf), status=201)
-
-
-# --- jobs -----------------------------------------------------------------------------------
-
-
-class JobSerializer(serializers.ModelSerializer[Any]):
-    """What both kinds of job show; a job that was just launched says RUNNING."""
-
-    c_id = serializers.IntegerField(read_only=True)
-    dagster_run_id = serializers.UUIDField(source="run_id", read_only=True, allow_null=True)
-    status = serializers.SerializerMethodField()
-    error_message = serializers.CharField(read_only=True, allow_null=True)
-    completed_at = serializers.DateTimeField(read_only=True, allow_null=True)
-
-    @extend_schema_field({"type": "string", "enum": list(DOMAIN_STATUSES)})
-    def get_status(self, job: TrainingJob) -> str:
-        return "RUNNING" if self.context.get("launched") else job.status
-
-
-SHARED_JOB_FIELDS = (
-    "dagster_run_id", "status", "result_path", "error_message", "created_at", "completed_at",
-)  # fmt: skip
-
-
-class SnorkelJobSerializer(JobSerializer):
-    """A Snorkel job on the wire."""
-
-    index_id = serializers.IntegerField(read_only=True)
-    rule_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
-    lf_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
-    config = serializers.DictField(read_only=True)
-
-    class Meta:
-        model = SnorkelJob
-        fields = (
-            "job_id", "c_id", "index_id", "rule_ids", "lf_ids", "config", "output_type",
-            *SHARED_JOB_FIELDS,
-        )  # fmt: skip
-
-
-class ClassifierJobSerializer(JobSerializer):
-    """A classifier job on the wire."""
-
-    snorkel_job_id = serializers.IntegerField(read_only=True)
-    feature_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
-    config = serializers.DictField(read_only=True)
-
-    class Meta:
-        model = ClassifierJob
-        fields = (
-            "job_id", "c_id", "snorkel_job_id", "feature_ids", "config", *SHARED_JOB_FIELDS,
-        )  # fmt: skip
-
-
-class SnorkelOptionsSerializer(Serializer):
-    """How the label model is trained."""
-
-    epochs = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EPOCHS)
-    lr = serializers.FloatField(default=0.01, min_value=1e-9, max_value=10)
-    sample_size = serializers.IntegerField(
-        default=None, allow_null=True, min_value=1, max_value=MOST_ROWS
-    )
-    output_type = serializers.ChoiceField(choices=OutputType.choices, default=OutputType.SOFTMAX)
-    seed = serializers.IntegerField(default=label_jobs.SEED, min_value=0, max_value=2**32 - 1)
-
-
-class SnorkelRunSerializer(Serializer):
-    """The body that launches a Snorkel job."""
-
-    selectedIndex = OfThisConcept(source="index", queryset=Index.objects.all())  # noqa: N815 - the wire's name
-    selectedRules = OfThisConcept(  # noqa: N815 - the wire's name
-        source="rules", queryset=Rule.objects.all(), many=True, required=False
-    )
-    selectedLFs = OfThisConcept(  # noqa: N815 - the wire's name
-        source="functions",
-        queryset=LabelingFunction.objects.select_related("rule").prefetch_related("applicable"),
-        many=True,
-        allow_empty=False,
-    )
-    snorkel = SnorkelOptionsSerializer(default=dict)
-
-    def validate_snorkel(self, said: dict[str, Any]) -> dict[str, Any]:
-        # A default is not validated by REST framework, and so would hold no values.
-        options = SnorkelOptionsSerializer(data=said)
-        options.is_valid(raise_exception=True)
-        return dict(options.validated_data)
-
-
-class ClassifierOptionsSerializer(Serializer):
-    """How labels are chosen and classifiers trained."""
-
-    threshold_method = serializers.ChoiceField(
-        choices=["max_confidence", "entropy"], default="max_confidence"
-    )
-    threshold_value = serializers.FloatField(default=0.7, min_value=0, max_value=1)
-    min_labels_per_class = serializers.IntegerField(default=10, min_value=1, max_value=MOST_ROWS)
-    imbalance_factor = serializers.FloatField(default=3.0, min_value=1, max_value=1e6)
-    test_size = serializers.FloatField(default=0.2, min_value=0.01, max_value=0.9)
-    random_state = serializers.IntegerField(default=42, min_value=0, max_value=2**32 - 1)
-    relax_threshold = serializers.BooleanField(default=False)
-
-
-class ClassifierRunSerializer(Serializer):
-    """The body that launches a classifier job."""
-
-    snorkel_job_id = OfThisConcept(
-        source="snorkel_job", queryset=SnorkelJob.objects.select_related("run")
-    )
-    feature_ids = OfThisConcept(
-        source="features", queryset=Feature.objects.all(), many=True, allow_empty=False
-    )
-    config = ClassifierOptionsSerializer(default=dict)
-
-    def validate_config(self, said: dict[str, Any]) -> dict[str, Any]:
-        options = ClassifierOptionsSerializer(data=said)
-        options.is_valid(raise_exception=True)
-        return dict(options.validated_data)
-
-
-class ResultsSerializer(serializers.Serializer[Any]):
-    """What every answer about results has; while there are none, `message` says why."""
-
-    job_id = serializers.IntegerField()
-    status = serializers.ChoiceField(DOMAIN_STATUSES)
-    message = serializers.CharField(required=False)
-    is_stale = serializers.BooleanField(required=False)
-    notes = serializers.ListField(child=serializers.CharField(), required=False)
-
-
-class PredictionSerializer(serializers.Serializer[Any]):
-    """One entity's label: -1 and no name where there is none."""
-
-    sample_id = serializers.JSONField()
-    predicted_class = serializers.IntegerField()
-    predicted_name = serializers.CharField(allow_null=True)
-    confidence = serializers.FloatField(allow_null=True)
-    probs = serializers.ListField(child=serializers.FloatField(), required=False, allow_null=True)
-
-
-class LabelSummarySerializer(serializers.Serializer[Any]):
-    """All labels together."""
-
-    total_samples = serializers.IntegerField()
-    labelled = serializers.IntegerField()
-    abstained = serializers.IntegerField()
-    avg_confidence = serializers.FloatField(allow_null=True)
-    class_balance = serializers.DictField(child=serializers.FloatField())
-
-
-class LFAnalysisSerializer(serializers.Serializer[Any]):
-    """What one function did in the job."""
-
-    lf_id = serializers.IntegerField()
-    name = serializers.CharField()
-    polarity = serializers.ListField(child=serializers.IntegerField())
-    coverage = serializers.FloatField()
-    overlaps = serializers.FloatField()
-    conflicts = serializers.FloatField()
-    conflict_rows = serializers.IntegerField()
-    learned_weight = serializers.FloatField(allow_null=True)
-    rows = serializers.IntegerField()
-    faults = serializers.IntegerField()
-    first_fault = serializers.CharField(allow_null=True)
-
-
-class SnorkelResultsSerializer(ResultsSerializer):
-    """A Snorkel job's results; `probs` and predictions follow the order of `class_cv_ids`."""
-
-    output_type = serializers.ChoiceField(OutputType.choices, required=False)
-    result_path = serializers.CharField(required=False)
-    class_cv_ids = serializers.ListField(child=serializers.IntegerField(), required=False)
-    class_names = serializers.ListField(child=serializers.CharField(), required=False)
-    summary = LabelSummarySerializer(required=False)
-    lf_analysis = LFAnalysisSerializer(many=True, required=False)
-    predictions = PredictionSerializer(many=True, required=False)
-
-
-class FilteringStatsSerializer(serializers.Serializer[Any]):
-    """What the confidence threshold left over."""
-
-    samples_before_filter = serializers.IntegerField()
-    samples_after_filter = serializers.IntegerField()
-    confidence_before_filter = serializers.FloatField()
-    confidence_after_filter = serializers.FloatField()
-    filter_retention_rate = serializers.FloatField()
-    class_distribution_after_filter = serializers.DictField(child=serializers.IntegerField())
-
-
-class ClassifierResultsSerializer(ResultsSerializer):
-    """A classifier job's results, the best model first."""
-
-    filtering_stats = FilteringStatsSerializer(required=False)
-    model_scores = serializers.ListField(
-        child=serializers.DictField(), required=False, help_text="Model, its scores, Time Taken."
-    )
-    num_models_trained = serializers.IntegerField(required=False)
-    skipped_models = serializers.ListField(
-        child=serializers.DictField(child=serializers.CharField()), required=False
-    )
-    features_used = serializers.ListField(child=serializers.CharField(), required=False)
-    features_left_out = serializers.DictField(child=serializers.CharField(), required=False)
-    threshold_used = serializers.FloatField(required=False)
-    config_used = serializers.DictField(required=False)
-
-
-class JobViewSet(
-    mixins.ListModelMixin,
-    mixins.RetrieveModelMixin,
-    mixins.DestroyModelMixin,
-    viewsets.GenericViewSet[Any],
-):
-    """What both kinds of job share: list, read, cancel, delete."""
-
-    lookup_field = "job_id"
-    lookup_value_regex = ID
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        self.concept: Concept = found(Concept.objects.all(), "Concept", c_id=kwargs["c_id"])
-
-    def get_queryset(self) -> QuerySet[Any]:
-        # Permissions and the schema ask before the concept is looked up.
-        return super().get_queryset().filter(c_id=self.kwargs.get("c_id"))
-
-    def _launched(self, job: TrainingJob) -> Response:
-        context = {**self.get_serializer_context(), "launched": True}
-        job.refresh_from_db()
-        return Response(self.get_serializer_class()(job, context=context).data, status=201)
-
-    def perform_destroy(self, instance: TrainingJob) -> None:
-        if instance.is_active:
-            raise NotPossibleNow(f"Job {instance.job_id} is {instance.status}; cancel it first.")
-        with transaction.atomic():
-            instance.delete()
-            if instance.result_path is not None:
-                key = storage.key_of(instance.result_path)
-                transaction.on_commit(lambda: storage.delete(key), robust=True)
-
-    @extend_schema(request=None)
-    @action(detail=True, methods=["post"])
-    def cancel(self, request: Request, **_: Any) -> Response:
-        del request
-        job: TrainingJob = self.get_object()
-        if job.run is None:
-            raise NotPossibleNow(f"Job {job.job_id} has no run to cancel.")
-        engine.cancel(job.run.run_id)
-        return Response(self.get_serializer(self.get_object()).data)
-
-
-class SnorkelJobViewSet(JobViewSet):
-    """The Snorkel jobs of a concept, newest first."""
-
-    queryset = SnorkelJob.objects.select_related("run", "index")
-    serializer_class = SnorkelJobSerializer
-    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_snorkeljob"}
-
-    @extend_schema(request=SnorkelRunSerializer, responses={201: SnorkelJobSerializer})
-    def launch(self, request: Request, **_: Any) -> Response:
-        body = SnorkelRunSerializer(data=request.data, context=self.get_serializer_context())
-        body.is_valid(raise_exception=True)
-        said = body.validated_data
-        config = said["snorkel"]
-        output_type = config.pop("output_type")
-        job = label_jobs.launch(
-            self.concept,
-            index=said["index"],
-            rules=_distinct(said.get("rules", [])),
-            functions=_distinct(said["functions"]),
-            config=config,
-            output_type=output_type,
-            user=request.user,
-        )
-        return self._launched(job)
-
-    @extend_schema(
-        parameters=[skip_parameter(), limit_parameter(100)],
-        responses=SnorkelResultsSerializer,
-    )
-    @action(detail=True)
-    def results(self, request: Request, **_: Any) -> Response:
-        skip = whole_number(request, "skip", default=0)
-        limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
-        answer = label_jobs.results(self.get_object(), skip=skip, limit=limit)
-        summary = answer.get("summary")
-        headers = {"X-Total-Count": str(summary["total_samples"])} if summary else None
-        return Response(answer, headers=headers)
-
-
-class ClassifierJobViewSet(JobViewSet):
-    """The classifier jobs of a concept, newest first."""
-
-    queryset = ClassifierJob.objects.select_related("run", "snorkel_job__index")
-    serializer_class = ClassifierJobSerializer
-    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_classifierjob"}
-
-    @extend_schema(request=ClassifierRunSerializer, responses={201: ClassifierJobSerializer})
-    def launch(self, request: Request, **_: Any) -> Response:
-        body = ClassifierRunSerializer(data=request.data, context=self.get_serializer_context())
-        body.is_valid(raise_exception=True)
-        said = body.validated_data
-        job = classifier_jobs.launch(
-            self.concept,
-            snorkel_job=said["snorkel_job"],
-            features=_distinct(said["features"]),
-            config=said["config"],
-            user=request.user,
-        )
-        return self._launched(job)
-
-    @extend_schema(responses=ClassifierResultsSerializer)
-    @action(detail=True)
-    def results(self, request: Request, **_: Any) -> Response:
-        del request
-        return Response(classifier_jobs.results(self.get_object()))
-
-
-# --- lineage ----------------------------------------------------------------------------------
-
-
-class NodeSerializer(serializers.Serializer[Node]):
-    """A part of a concept: what it is, how it stands, and which run made it or tries to."""
-
-    id = serializers.CharField(help_text="kind:id, e.g. index:1")
-    kind = serializers.ChoiceField(choices=lineage.KINDS)
-    name = serializers.CharField()
-    state = serializers.ChoiceField(choices=[state.value for state in State])
-    stale_reason = serializers.CharField(allow_null=True)
-    run_id = serializers.UUIDField(allow_null=True)
-    row_count = serializers.IntegerField(allow_null=True)
-    materialized_at = serializers.DateTimeField(allow_null=True)
-
-
-class EdgeSerializer(serializers.Serializer[Edge]):
-    """`to` is made from `from`; both are ids of nodes."""
-
-    def get_fields(self) -> dict[str, Any]:
-        # `from` is no name that Python lets a class have.
-        return {
-            "from": serializers.CharField(source="source"),
-            "to": serializers.CharField(source="target"),
-        }
-
-
-@extend_schema_serializer(many=False)  # the answer of `list` is an object here
-class LineageSerializer(serializers.Serializer[Lineage]):
-    """A concept as a graph; each node comes after those it is made from."""
-
-    nodes = NodeSerializer(many=True)
-    edges = EdgeSerializer(many=True)
-
-
-class LineageViewSet(viewsets.GenericViewSet[Any]):
-    """What depends on what in a concept, and what of it is up to date."""
-
-    queryset = LabelingFunction.objects.all()  # who may see the functions may see the graph
-    pagination_class = None
-
-    @extend_schema(responses=LineageSerializer)
-    def list(self, request: Request, c_id: str) -> Response:
-        concept: Concept = found(Concept.objects.all(), "Concept", c_id=c_id)
-        return Response(LineageSerializer(lineage.of_concept(concept)).data)

@@ -1,0 +1,1 @@
+"""The labeling app over REST, a module for each family of paths."""

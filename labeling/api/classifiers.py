@@ -1,0 +1,119 @@
+"""Classifier jobs over REST."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from concepts.models import Feature
+from labeling import classifier_jobs
+from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
+from labeling.api.jobs import SHARED_JOB_FIELDS, JobSerializer, JobViewSet, ResultsSerializer
+from labeling.models import ClassifierJob, SnorkelJob
+from tippers.api import Serializer
+
+
+class ClassifierJobSerializer(JobSerializer):
+    """A classifier job on the wire."""
+
+    snorkel_job_id = serializers.IntegerField(read_only=True)
+    feature_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    config = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = ClassifierJob
+        fields = (
+            "job_id", "c_id", "snorkel_job_id", "feature_ids", "config", *SHARED_JOB_FIELDS,
+        )  # fmt: skip
+
+
+class ClassifierOptionsSerializer(Serializer):
+    """How labels are chosen and classifiers trained."""
+
+    threshold_method = serializers.ChoiceField(
+        choices=["max_confidence", "entropy"], default="max_confidence"
+    )
+    threshold_value = serializers.FloatField(default=0.7, min_value=0, max_value=1)
+    min_labels_per_class = serializers.IntegerField(default=10, min_value=1, max_value=MOST_ROWS)
+    imbalance_factor = serializers.FloatField(default=3.0, min_value=1, max_value=1e6)
+    test_size = serializers.FloatField(default=0.2, min_value=0.01, max_value=0.9)
+    random_state = serializers.IntegerField(default=42, min_value=0, max_value=2**32 - 1)
+    relax_threshold = serializers.BooleanField(default=False)
+
+
+class ClassifierRunSerializer(Serializer):
+    """The body that launches a classifier job."""
+
+    snorkel_job_id = OfThisConcept(
+        source="snorkel_job", queryset=SnorkelJob.objects.select_related("run")
+    )
+    feature_ids = OfThisConcept(
+        source="features", queryset=Feature.objects.all(), many=True, allow_empty=False
+    )
+    config = ClassifierOptionsSerializer(default=dict)
+
+    def validate_config(self, said: dict[str, Any]) -> dict[str, Any]:
+        options = ClassifierOptionsSerializer(data=said)
+        options.is_valid(raise_exception=True)
+        return dict(options.validated_data)
+
+
+class FilteringStatsSerializer(serializers.Serializer[Any]):
+    """What the confidence threshold left over."""
+
+    samples_before_filter = serializers.IntegerField()
+    samples_after_filter = serializers.IntegerField()
+    confidence_before_filter = serializers.FloatField()
+    confidence_after_filter = serializers.FloatField()
+    filter_retention_rate = serializers.FloatField()
+    class_distribution_after_filter = serializers.DictField(child=serializers.IntegerField())
+
+
+class ClassifierResultsSerializer(ResultsSerializer):
+    """A classifier job's results, the best model first."""
+
+    filtering_stats = FilteringStatsSerializer(required=False)
+    model_scores = serializers.ListField(
+        child=serializers.DictField(), required=False, help_text="Model, its scores, Time Taken."
+    )
+    num_models_trained = serializers.IntegerField(required=False)
+    skipped_models = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField()), required=False
+    )
+    features_used = serializers.ListField(child=serializers.CharField(), required=False)
+    features_left_out = serializers.DictField(child=serializers.CharField(), required=False)
+    threshold_used = serializers.FloatField(required=False)
+    config_used = serializers.DictField(required=False)
+
+
+class ClassifierJobViewSet(JobViewSet):
+    """The classifier jobs of a concept, newest first."""
+
+    queryset = ClassifierJob.objects.select_related("run", "snorkel_job__index")
+    serializer_class = ClassifierJobSerializer
+    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_classifierjob"}
+
+    @extend_schema(request=ClassifierRunSerializer, responses={201: ClassifierJobSerializer})
+    def launch(self, request: Request, **_: Any) -> Response:
+        body = ClassifierRunSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        job = classifier_jobs.launch(
+            self.concept,
+            snorkel_job=said["snorkel_job"],
+            features=distinct(said["features"]),
+            config=said["config"],
+            user=request.user,
+        )
+        return self._launched(job)
+
+    @extend_schema(responses=ClassifierResultsSerializer)
+    @action(detail=True)
+    def results(self, request: Request, **_: Any) -> Response:
+        del request
+        return Response(classifier_jobs.results(self.get_object()))

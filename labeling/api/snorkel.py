@@ -1,0 +1,158 @@
+"""Snorkel jobs over REST."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from concepts.models import Index, Rule
+from labeling import label_jobs
+from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
+from labeling.api.jobs import SHARED_JOB_FIELDS, JobSerializer, JobViewSet, ResultsSerializer
+from labeling.models import LabelingFunction, OutputType, SnorkelJob
+from tippers.api import Serializer
+from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
+
+MOST_EPOCHS = 100_000
+
+
+class SnorkelJobSerializer(JobSerializer):
+    """A Snorkel job on the wire."""
+
+    index_id = serializers.IntegerField(read_only=True)
+    rule_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    lf_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
+    config = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = SnorkelJob
+        fields = (
+            "job_id", "c_id", "index_id", "rule_ids", "lf_ids", "config", "output_type",
+            *SHARED_JOB_FIELDS,
+        )  # fmt: skip
+
+
+class SnorkelOptionsSerializer(Serializer):
+    """How the label model is trained."""
+
+    epochs = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EPOCHS)
+    lr = serializers.FloatField(default=0.01, min_value=1e-9, max_value=10)
+    sample_size = serializers.IntegerField(
+        default=None, allow_null=True, min_value=1, max_value=MOST_ROWS
+    )
+    output_type = serializers.ChoiceField(choices=OutputType.choices, default=OutputType.SOFTMAX)
+    seed = serializers.IntegerField(default=label_jobs.SEED, min_value=0, max_value=2**32 - 1)
+
+
+class SnorkelRunSerializer(Serializer):
+    """The body that launches a Snorkel job."""
+
+    selectedIndex = OfThisConcept(source="index", queryset=Index.objects.all())  # noqa: N815 - the wire's name
+    selectedRules = OfThisConcept(  # noqa: N815 - the wire's name
+        source="rules", queryset=Rule.objects.all(), many=True, required=False
+    )
+    selectedLFs = OfThisConcept(  # noqa: N815 - the wire's name
+        source="functions",
+        queryset=LabelingFunction.objects.select_related("rule").prefetch_related("applicable"),
+        many=True,
+        allow_empty=False,
+    )
+    snorkel = SnorkelOptionsSerializer(default=dict)
+
+    def validate_snorkel(self, said: dict[str, Any]) -> dict[str, Any]:
+        # A default is not validated by REST framework, and so would hold no values.
+        options = SnorkelOptionsSerializer(data=said)
+        options.is_valid(raise_exception=True)
+        return dict(options.validated_data)
+
+
+class PredictionSerializer(serializers.Serializer[Any]):
+    """One entity's label: -1 and no name where there is none."""
+
+    sample_id = serializers.JSONField()
+    predicted_class = serializers.IntegerField()
+    predicted_name = serializers.CharField(allow_null=True)
+    confidence = serializers.FloatField(allow_null=True)
+    probs = serializers.ListField(child=serializers.FloatField(), required=False, allow_null=True)
+
+
+class LabelSummarySerializer(serializers.Serializer[Any]):
+    """All labels together."""
+
+    total_samples = serializers.IntegerField()
+    labelled = serializers.IntegerField()
+    abstained = serializers.IntegerField()
+    avg_confidence = serializers.FloatField(allow_null=True)
+    class_balance = serializers.DictField(child=serializers.FloatField())
+
+
+class LFAnalysisSerializer(serializers.Serializer[Any]):
+    """What one function did in the job."""
+
+    lf_id = serializers.IntegerField()
+    name = serializers.CharField()
+    polarity = serializers.ListField(child=serializers.IntegerField())
+    coverage = serializers.FloatField()
+    overlaps = serializers.FloatField()
+    conflicts = serializers.FloatField()
+    conflict_rows = serializers.IntegerField()
+    learned_weight = serializers.FloatField(allow_null=True)
+    rows = serializers.IntegerField()
+    faults = serializers.IntegerField()
+    first_fault = serializers.CharField(allow_null=True)
+
+
+class SnorkelResultsSerializer(ResultsSerializer):
+    """A Snorkel job's results; `probs` and predictions follow the order of `class_cv_ids`."""
+
+    output_type = serializers.ChoiceField(OutputType.choices, required=False)
+    result_path = serializers.CharField(required=False)
+    class_cv_ids = serializers.ListField(child=serializers.IntegerField(), required=False)
+    class_names = serializers.ListField(child=serializers.CharField(), required=False)
+    summary = LabelSummarySerializer(required=False)
+    lf_analysis = LFAnalysisSerializer(many=True, required=False)
+    predictions = PredictionSerializer(many=True, required=False)
+
+
+class SnorkelJobViewSet(JobViewSet):
+    """The Snorkel jobs of a concept, newest first."""
+
+    queryset = SnorkelJob.objects.select_related("run", "index")
+    serializer_class = SnorkelJobSerializer
+    action_permissions: ClassVar[dict[str, str]] = {"launch": "labeling.add_snorkeljob"}
+
+    @extend_schema(request=SnorkelRunSerializer, responses={201: SnorkelJobSerializer})
+    def launch(self, request: Request, **_: Any) -> Response:
+        body = SnorkelRunSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        config = said["snorkel"]
+        output_type = config.pop("output_type")
+        job = label_jobs.launch(
+            self.concept,
+            index=said["index"],
+            rules=distinct(said.get("rules", [])),
+            functions=distinct(said["functions"]),
+            config=config,
+            output_type=output_type,
+            user=request.user,
+        )
+        return self._launched(job)
+
+    @extend_schema(
+        parameters=[skip_parameter(), limit_parameter(100)],
+        responses=SnorkelResultsSerializer,
+    )
+    @action(detail=True)
+    def results(self, request: Request, **_: Any) -> Response:
+        skip = whole_number(request, "skip", default=0)
+        limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
+        answer = label_jobs.results(self.get_object(), skip=skip, limit=limit)
+        summary = answer.get("summary")
+        headers = {"X-Total-Count": str(summary["total_samples"])} if summary else None
+        return Response(answer, headers=headers)
