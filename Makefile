@@ -22,7 +22,7 @@ serve: $(VENV)/installed  ## run the stack: PostgreSQL, broker, web server, work
 	@$(RUN) manage.py serve
 
 test: $(VENV)/installed-dev  ## run every test
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/installed-dev  ## check style, types, import directions, settings and migrations
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ It starts with the first test that wants it, on data of its own and a free port,
 tests. A machine that has none and cannot install one skips those tests, except in CI.
 """
 
+import fcntl
 import os
 import pwd
 import secrets
@@ -105,6 +106,14 @@ def _found() -> str | None:
 
 
 def _install() -> None:
+    # Of tests that run side by side one installs, and the others find what it did.
+    with (Path(tempfile.gettempdir()) / "tippers-tests-installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _found():
+            _apt_get()
+
+
+def _apt_get() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     package = ["install", "-y", "--no-install-recommends", "mariadb-server-core"]
     for arguments in (["update"], package):

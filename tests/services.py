@@ -1,7 +1,8 @@
 """The servers that tests stand on: a real PostgreSQL and a real broker, in a scratch home.
 
 Loaded before Django's settings are read. DATABASE_URL or REDIS_URL in the environment replaces a
-part; the database role must be allowed to create databases.
+part; the database role must be allowed to create databases. Tests that run side by side stand on
+servers of their own: a broker's hint taken by the other half's worker would be lost.
 """
 
 import base64
@@ -23,8 +24,11 @@ _home: tempfile.TemporaryDirectory[str] | None = None
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     global _home
+    if early_config.known_args_namespace.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ.setdefault("SECRET_KEY", "tests only")
+        return  # it hands the tests out and runs none
     _home = tempfile.TemporaryDirectory(prefix="tippers-tests-")
     home = Home(Path(_home.name) / "home")
     home.prepare()
