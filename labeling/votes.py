@@ -8,7 +8,8 @@ Template and regex functions are whole-column expressions; custom code votes in 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -133,18 +134,17 @@ def _members(keys: pa.Array, rule: RuleTable) -> tuple[pa.Table, npt.NDArray[np.
     return rule.table.filter(inside), at
 
 
-def _votes(function: Function, rows: pa.Table, watch: Watch) -> tuple[Votes, str]:
-    match function.lf_type:
-        case "template":
-            return _where(template_mask(rows, function.config), function), ""
-        case "regex":
-            return _where(regex_mask(rows, function.config), function), ""
-    return _custom(function, rows, watch)
-
-
-def _where(mask: pa.ChunkedArray, function: Function) -> Votes:
-    hit = mask.fill_null(False).to_numpy()
+def vote_without_code(function: Function, rows: pa.Table) -> Votes:
+    """A template or regex function's votes on its rule's rows."""
+    mask = {"template": template_mask, "regex": regex_mask}[function.lf_type]
+    hit = mask(rows, function.config).fill_null(False).to_numpy()
     return np.where(hit, np.int32(function.config["label"]), np.int32(ABSTAIN))
+
+
+def _votes(function: Function, rows: pa.Table, watch: Watch) -> tuple[Votes, str]:
+    if function.lf_type == "custom":
+        return _custom(function, rows, watch)
+    return vote_without_code(function, rows), ""
 
 
 # --- template and regex ---------------------------------------------------------------------
@@ -211,40 +211,68 @@ def _field(rows: pa.Table, name: str) -> pa.ChunkedArray:
 # --- custom code ----------------------------------------------------------------------------
 
 
+class Voting:
+    """A custom function at work in its sandbox, as a context; SandboxFailed if it does not load.
+
+    `first_fault`: what the first row that failed said.
+    """
+
+    def __init__(self, function: Function, rows: pa.Table) -> None:
+        read = function.columns
+        self._columns = [name for name in rows.column_names if read is None or name in read]
+        self._allowed = np.array([ABSTAIN, *function.cv_ids], dtype=np.int32)
+        self._sandbox = Sandbox(
+            function.config["code"],
+            columns=self._columns,
+            allowed_imports=function.config.get("allowed_imports", ()),
+            rows=rows.num_rows,
+        )
+        self.first_fault = ""
+
+    def __enter__(self) -> Self:
+        self._sandbox.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sandbox.__exit__(kind, error, trace)
+
+    def kill(self) -> None:
+        """End it; from any thread, at any time."""
+        self._sandbox.kill()
+
+    def votes(self, rows: pa.Table) -> Votes:
+        """One chunk's votes, FAULT for a row that failed. SandboxFailed if it is late or dies."""
+        values = [python_values(rows.column(name)) for name in self._columns]
+        chunk = self._sandbox.votes(values, rows.num_rows)
+        votes = chunk.votes.copy()
+        stray = ~np.isin(votes, self._allowed) & (votes != FAULT)
+        if stray.any() and not self.first_fault and not chunk.first_fault:
+            said = int(votes[int(stray.argmax())])
+            self.first_fault = f"it returned {said}, which is not in its applicable_cv_ids"
+        votes[stray] = FAULT
+        self.first_fault = self.first_fault or chunk.first_fault
+        return votes
+
+
 def _custom(function: Function, rows: pa.Table, watch: Watch) -> tuple[Votes, str]:
-    columns = [
-        name for name in rows.column_names if function.columns is None or name in function.columns
-    ]
     parts: list[Votes] = []
-    first_fault = ""
-    allowed = np.array([ABSTAIN, *function.cv_ids], dtype=np.int32)
-    sandbox = Sandbox(
-        function.config["code"],
-        columns=columns,
-        allowed_imports=function.config.get("allowed_imports", ()),
-        rows=rows.num_rows,
-    )
-    with watch.on_stop(sandbox.kill), sandbox:
+    voting = Voting(function, rows)
+    with watch.on_stop(voting.kill), voting:
         for start in range(0, rows.num_rows, CHUNK_ROWS):
             part = rows.slice(start, CHUNK_ROWS)
             try:
-                chunk = sandbox.votes(
-                    [python_values(part.column(name)) for name in columns], part.num_rows
-                )
+                parts.append(voting.votes(part))
             except SandboxFailed as error:
                 raise SandboxFailed(
                     f"{error.detail} (rows {start + 1} to {start + part.num_rows})"
                 ) from error
-            votes = chunk.votes.copy()
-            stray = ~np.isin(votes, allowed) & (votes != FAULT)
-            if stray.any() and not first_fault and not chunk.first_fault:
-                said = int(votes[int(stray.argmax())])
-                first_fault = f"it returned {said}, which is not in its applicable_cv_ids"
-            votes[stray] = FAULT
-            first_fault = first_fault or chunk.first_fault
-            parts.append(votes)
             watch.check()
-    return (np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)), first_fault
+    return (np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)), voting.first_fault
 
 
 def python_values(column: pa.ChunkedArray) -> list[Any]:  # noqa: PLR0911 - one row per kind of column
