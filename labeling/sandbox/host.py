@@ -15,18 +15,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from django.conf import settings
 
 from labeling.sandbox import child
+from labeling.sandbox.locks import LAYERS
 from labeling.sandbox.names import BUILTINS, EXPORTS
-from tippers.errors import CannotBeDone
+from tippers.errors import CannotBeDone, NotPossibleNow
 
 START_SECONDS = 20.0  # an interpreter starts in 0.05 s; a machine under load may take far longer
 CHUNK_SECONDS = 5.0
@@ -42,6 +46,10 @@ class SandboxFailed(CannotBeDone):
     """The code as a whole cannot vote: it does not load, or its process was stopped or died."""
 
 
+class SandboxRefused(NotPossibleNow):
+    """This machine offers too little to run anybody's code on it."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Votes for the rows of one chunk; `FAULT` where a row failed, told of the first that did."""
@@ -55,13 +63,26 @@ FAULT = child.FAULT
 
 
 class Sandbox:
-    """One running labeling function. SandboxFailed on entry if its code does not load."""
+    """One running labeling function.
+
+    On entry: SandboxFailed if its code does not load, SandboxRefused if this machine cannot hold
+    it. `layers` are what holds it, known from then on; only tests ask for fewer than all of them.
+    """
 
     def __init__(
-        self, code: str, *, columns: Sequence[str], allowed_imports: Iterable[str], rows: int
+        self,
+        code: str,
+        *,
+        columns: Sequence[str],
+        allowed_imports: Iterable[str],
+        rows: int,
+        layers: Collection[str] = LAYERS,
     ) -> None:
         self._code = code
+        self._wanted = tuple(layers)
+        self.layers: tuple[str, ...] = ()
         self._setup = {
+            "layers": self._wanted,
             "columns": list(columns),
             "allowed_imports": list(allowed_imports),
             "builtins": sorted(BUILTINS),
@@ -72,6 +93,7 @@ class Sandbox:
                 "RLIMIT_CPU": int(60 + rows * 2 * ROW_SECONDS),
                 "RLIMIT_FSIZE": 0,
                 "RLIMIT_NOFILE": 3,
+                "RLIMIT_NPROC": 0,  # binds whoever is not root
                 "RLIMIT_CORE": 0,
             },
         }
@@ -93,7 +115,12 @@ class Sandbox:
         try:
             if self._killed:  # by another thread, before there was a process
                 raise SandboxFailed("it was stopped")
-            self._exchange(self._setup, 0, START_SECONDS)
+            _, text, row = self._exchange(self._setup, 0, START_SECONDS)
+            if row >= 0:
+                raise SandboxFailed(f"it cannot be locked: {text}")
+            self.layers = tuple(text.split())
+            if "seccomp" in self._wanted:
+                refuse_without_seccomp(self.layers)
             _, text, row = self._exchange(self._code, 0, CHUNK_SECONDS)
             if row >= 0:
                 raise SandboxFailed(f"its code does not load: {text}")
@@ -201,6 +228,32 @@ class Sandbox:
                         if len(reply) > most:
                             raise SandboxFailed("its process sent more than a reply")
         return bytes(reply)
+
+
+def refuse_without_seccomp(layers: Collection[str]) -> None:
+    """SandboxRefused where only resource limits and file rights would stand before user code.
+
+    Local mode, where the code is one's own, takes what there is; its run's log says so.
+    """
+    if "seccomp" in layers or settings.LOCAL_MODE:
+        return
+    there = ", ".join(layers) or "none"
+    raise SandboxRefused(
+        "Labeling code does not run on this machine: it offers no seccomp filter, which needs "
+        f"Linux on x86_64 or aarch64 (layers that it has: {there}). Run the workers on such a "
+        "machine, or the stack in local mode."
+    )
+
+
+@cache
+def layers_here() -> tuple[str, ...]:
+    """What holds labeling code on this machine, asked of the first sandbox and kept."""
+    sandbox = Sandbox(
+        "def labeling_function(row):\n    return -1", columns=(), allowed_imports=(), rows=0
+    )
+    with suppress(SandboxRefused), sandbox:
+        pass
+    return sandbox.layers
 
 
 def _expected(reply: bytearray) -> int:
