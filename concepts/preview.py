@@ -23,11 +23,11 @@ def preview(asset: SqlAsset, limit: int) -> dict[str, Any]:
         "columns": schema.names,
         "types": [str(kind) for kind in schema.types],
         "row_count": asset.row_count,
-        "rows": [{name: _as_json(value) for name, value in row.items()} for row in rows],
+        "rows": [{name: as_json(value) for name, value in row.items()} for row in rows],
     }
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The renderer knows times and decimals; it has no word for NaN and for bytes."""
     match value:
         case float() if not math.isfinite(value):
@@ -35,7 +35,7 @@ def _as_json(value: Any) -> Any:
         case bytes():
             return value.hex()
         case list() | tuple():
-            return [_as_json(item) for item in value]
+            return [as_json(item) for item in value]
         case dict():
-            return {name: _as_json(item) for name, item in value.items()}
+            return {name: as_json(item) for name, item in value.items()}
     return value

@@ -20,6 +20,15 @@ from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs.models import ACTIVE, Run, RunStatus
 
 ABSTAIN = -1
+NOT_APPROVED = {
+    "is_active": False,
+    "requires_approval": True,
+    "approved_sha256": None,
+    "approved_by_id": None,
+    "approved_at": None,
+    "approval_trial": None,
+}
+NOT_REJECTED = {"rejected_by_id": None, "rejected_at": None, "rejection_reason": None}
 
 
 class OwnCode(CannotBeDone):
@@ -44,6 +53,8 @@ class LabelingFunction(models.Model):
 
         created, or its lf_config edited -> inactive, requires approval
         approved by another person       -> active
+        rejected, approved or not        -> inactive, requires approval, says why; it may be
+                                            approved later, and an edit clears the rejection
         toggled                          -> inactive or active, still approved
         replaced by a new version        -> deprecated and inactive, for good
 
@@ -73,6 +84,17 @@ class LabelingFunction(models.Model):
         related_name="+",
     )
     approved_at = models.DateTimeField(null=True, editable=False)
+    # What running it before the approval showed, or why it could not be run.
+    approval_trial = models.TextField(null=True, editable=False)
+    rejected_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    rejected_at = models.DateTimeField(null=True, editable=False)
+    rejection_reason = models.TextField(null=True, editable=False)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         null=True,
@@ -88,6 +110,7 @@ class LabelingFunction(models.Model):
         on_delete=models.SET_NULL,
         related_name="+",
     )
+    edited_at = models.DateTimeField(default=timezone.now, editable=False)
 
     version = models.PositiveIntegerField(default=1)
     parent_lf = models.OneToOneField(
@@ -149,15 +172,17 @@ class LabelingFunction(models.Model):
 
     # Mutators: conditional updates, so that none undoes another's.
 
-    def approve(self, user: AbstractBaseUser | AnonymousUser, *, code_sha256: str | None) -> None:
-        """Bind the approval to the code that the reviewer has read, and activate the function.
+    def check_approval(
+        self, user: AbstractBaseUser | AnonymousUser, *, code_sha256: str | None
+    ) -> None:
+        """Whether `user` may approve this code, before it is run for that.
 
-        `code_sha256` names that code; it may be None where four eyes are not asked for, which
-        means the code as `self` holds it. OwnCode for its author while four eyes are asked for;
-        NotPossibleNow when it is approved or deprecated, or when the code is another by now.
+        `code_sha256` names the code that the reviewer has read; it may be None where four eyes are
+        not asked for, which means the code as `self` holds it. OwnCode for its author while four
+        eyes are asked for; NotPossibleNow when it is approved or deprecated, or when the code is
+        another by now.
         """
-        if self.deprecated_at is not None:
-            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        self._check_current()
         if self.is_approved and not self.requires_approval:
             raise NotPossibleNow(f"{self.name} needs no approval; toggle it to activate it.")
         if settings.FOUR_EYES and user.pk in {self.created_by_id, self.edited_by_id}:
@@ -167,56 +192,87 @@ class LabelingFunction(models.Model):
                 "Say which code you approve: the code_sha256 that the function showed.",
                 field="code_sha256",
             )
-        if code_sha256 not in {None, self.code_sha256}:
-            raise NotPossibleNow(
-                f"The code of {self.name} is not the one you saw; look at it again."
-            )
+        if code_sha256 is not None:
+            self._check_seen(code_sha256)
+
+    def approve(self, user: AbstractBaseUser | AnonymousUser, *, trial: str) -> None:
+        """Bind the approval to the code as `self` holds it, and activate the function.
+
+        `trial` says what running it showed. Call `check_approval` first.
+        """
         self._update(
-            {"lf_config": self.lf_config, "deprecated_at": None},
+            {
+                "lf_config": self.lf_config,
+                "deprecated_at": None,
+                "approved_sha256": self.approved_sha256,
+                "rejected_at": self.rejected_at,
+            },
+            **NOT_REJECTED,
             is_active=True,
             requires_approval=False,
             approved_sha256=self.code_sha256,
             approved_by_id=user.pk,
             approved_at=timezone.now(),
+            approval_trial=trial,
         )
+
+    def reject(
+        self, user: AbstractBaseUser | AnonymousUser, *, reason: str, code_sha256: str
+    ) -> None:
+        """Switch the code that the reviewer has read off and say why; an approval goes with it."""
+        self._check_current()
+        if not self.runs_user_code:
+            raise NotPossibleNow(f"{self.name} runs no code; toggle it to switch it off.")
+        self._check_seen(code_sha256)
+        self._update(
+            {"lf_config": self.lf_config, "deprecated_at": None},
+            **NOT_APPROVED,
+            rejected_at=timezone.now(),
+            rejected_by_id=user.pk,
+            rejection_reason=reason,
+        )
+
+    def _check_current(self) -> None:
+        if self.deprecated_at is not None:
+            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+
+    def _check_seen(self, code_sha256: str) -> None:
+        if code_sha256 != self.code_sha256:
+            raise NotPossibleNow(
+                f"The code of {self.name} is not the one you saw; look at it again."
+            )
 
     def set_active(self, active: bool) -> None:
         """Switch it on or off; NotPossibleNow to switch on what is unapproved or deprecated."""
-        if active and self.deprecated_at is not None:
-            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        if active:
+            self._check_current()
         if active and not self.is_approved:
             raise NotPossibleNow(f"{self.name} must be approved before it can be active.")
-        unchanged = {"approved_sha256": self.approved_sha256, "lf_config": self.lf_config}
+        unchanged = {
+            "approved_sha256": self.approved_sha256,
+            "lf_config": self.lf_config,
+            "deprecated_at": None,
+        }
         self._update(unchanged if active else {}, is_active=active)
 
     def edit(
         self, config: dict[str, Any], *, applicable: Iterable[ConceptValue], user: Any
     ) -> None:
         """Put another lf_config in place; what was known of the old one goes with it."""
-        if self.deprecated_at is not None:
-            raise NotPossibleNow(f"{self.name} is deprecated: a newer version replaced it.")
+        self._check_current()
         if config == self.lf_config:
             return
-        approval = (
-            {
-                "is_active": False,
-                "requires_approval": True,
-                "approved_sha256": None,
-                "approved_by_id": None,
-                "approved_at": None,
-            }
-            if self.runs_user_code
-            else {}
-        )
+        judgement = NOT_APPROVED | NOT_REJECTED if self.runs_user_code else {}
         with transaction.atomic():
             self._update(
                 {"deprecated_at": None},
                 lf_config=config,
                 edited_by_id=getattr(user, "pk", None),
+                edited_at=timezone.now(),
                 estimated_accuracy=None,
                 coverage=None,
                 conflicts=None,
-                **approval,
+                **judgement,
             )
             self.set_applicable(applicable)
 

@@ -366,7 +366,7 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         return serializer
 
     def perform_destroy(self, instance: LabelingFunction) -> None:
-        functions.delete(instance)
+        functions.delete(instance, self.request.user)
 
     @extend_schema(
         parameters=[OpenApiParameter("applicable_cv_ids", int, many=True, required=True)],
@@ -413,15 +413,14 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         lf: LabelingFunction = self.get_object()
         body = ApprovalSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        lf.approve(request.user, code_sha256=body.validated_data.get("code_sha256"))
+        functions.approve(lf, request.user, code_sha256=body.validated_data.get("code_sha256"))
         return Response(self._shown(lf))
 
     @extend_schema(request=None, responses=LabelingFunctionSerializer)
     @action(detail=True, methods=["post"])
     def toggle(self, request: Request, **_: Any) -> Response:
-        del request
         lf: LabelingFunction = self.get_object()
-        lf.set_active(not lf.is_active)
+        functions.toggle(lf, request.user)
         return Response(self._shown(lf))
 
     @extend_schema(responses=LabelingFunctionSerializer(many=True))
