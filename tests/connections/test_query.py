@@ -556,3 +556,18 @@ def test_a_table_of_index_values_has_their_type(
         table=values,
     )
     assert table(reader, text, index_table=values).to_pylist() == [{"n": 10_010}]
+
+
+def test_a_type_created_between_two_queries_is_known_to_the_second(
+    reader: Target, owner: Cursor
+) -> None:
+    """The connections of a process share what the driver once read of the types."""
+    assert table(reader, "SELECT 1 AS v").num_rows == 1
+    owner.execute("CREATE TYPE mood AS ENUM ('fair', 'foul'); CREATE TYPE pair AS (a int, b int)")
+    try:
+        found = table(reader, "SELECT ARRAY['foul'::mood] AS v")
+        with pytest.raises(QueryFailed, match="to_json"):
+            table(reader, "SELECT (1, 2)::pair AS v")
+    finally:
+        owner.execute("DROP TYPE mood, pair")
+    assert found.column("v").to_pylist() == [["foul"]]
