@@ -19,6 +19,7 @@ CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 10
 LOOK_TIMEOUT_S = 5
 BATCH_BYTES = 4 * 2**20  # several wait between reader and writer; the driver's own are 16 MiB
+COPY_BYTES = 2**18  # the server takes in one piece while the driver writes the next
 STOP_EVERY_S = 0.1
 STOP_TRIES = 100
 
@@ -151,12 +152,12 @@ def _streamed(
         stopping = _Stopping(cursor)
         explain = _Explaining(target, connection, stopping, timeout_s)
         with stopping, on_stop(stopping.stop):
-            cursor.adbc_statement.set_options(
-                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)}
-            )
+            batch_bytes = StatementOptions.BATCH_SIZE_HINT_BYTES.value
             with explain:
                 if index_table is not None:
+                    cursor.adbc_statement.set_options(**{batch_bytes: str(COPY_BYTES)})
                     sql = _with_table(connection, cursor, sql, index_table, timeout_s)
+                cursor.adbc_statement.set_options(**{batch_bytes: str(BATCH_BYTES)})
                 cursor.execute(_settings(timeout_s))
                 described = cursor.adbc_execute_schema(sql)
             if is_known and any(_type_name(field).startswith(_UNNAMED) for field in described):
