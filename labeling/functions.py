@@ -22,8 +22,6 @@ from tippers.errors import CannotBeDone, NotPossibleNow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from labeling.trial import Trial
-
 User = AbstractBaseUser | AnonymousUser
 
 TRIED_ROWS = 100
@@ -237,10 +235,15 @@ def try_out(
     CannotBeDone if the code is refused, does not load or takes too long; NotPossibleNow if the rule
     is not materialized.
     """
+    from labeling.trial import trial
+    from labeling.votes import Function
+
     columns = judge(rule.c, lf_type, config)
     rows = _rows_to_try(rule, columns, limit)
+    cv_ids = [value.cv_id for value in applicable]
+    function = Function(0, "it", lf_type, config, cv_ids, rule.r_id, columns)
     begun = time.monotonic()
-    found = _trial(rule, lf_type, config, applicable, rows, columns)
+    found = trial(function, rows, seed=TRIAL_SEED)
     seconds = time.monotonic() - begun
     keys = [as_json(key) for key in rows.column(rule.key_column).to_pylist()]
     names = {value.cv_id: value.name for value in applicable}
@@ -315,22 +318,6 @@ def _vote_in_words(vote: int | None, names: Mapping[int, str]) -> str:
     if vote is None:
         return "failed"
     return "abstained" if vote == ABSTAIN else f"voted {names[vote]}"
-
-
-def _trial(
-    rule: Rule,
-    lf_type: str,
-    config: dict[str, Any],
-    applicable: Sequence[ConceptValue],
-    rows: "pa.Table",
-    columns: frozenset[str] | None,
-) -> "Trial":
-    from labeling.trial import trial
-    from labeling.votes import Function
-
-    cv_ids = [value.cv_id for value in applicable]
-    function = Function(0, "it", lf_type, config, cv_ids, rule.r_id, columns)
-    return trial(function, rows, seed=TRIAL_SEED)
 
 
 def _rows_to_try(rule: Rule, columns: frozenset[str] | None, most: int) -> "pa.Table":

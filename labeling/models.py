@@ -20,7 +20,7 @@ from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs.models import ACTIVE, Run, RunStatus
 
 ABSTAIN = -1
-NOT_APPROVED = {
+NOT_APPROVED: dict[str, Any] = {
     "is_active": False,
     "requires_approval": True,
     "approved_sha256": None,
@@ -28,7 +28,11 @@ NOT_APPROVED = {
     "approved_at": None,
     "approval_trial": None,
 }
-NOT_REJECTED = {"rejected_by_id": None, "rejected_at": None, "rejection_reason": None}
+NOT_REJECTED: dict[str, Any] = {
+    "rejected_by_id": None,
+    "rejected_at": None,
+    "rejection_reason": None,
+}
 
 
 class OwnCode(CannotBeDone):
@@ -363,6 +367,10 @@ class TrainingJob(models.Model):
         """Whether there is a result."""
         return self.run is not None and self.run.status == RunStatus.SUCCESS
 
+    def stored_objects(self) -> list[str]:
+        """The URIs of what it has in storage, which goes when it is deleted."""
+        return [] if self.result_path is None else [self.result_path]
+
 
 class OutputType(models.TextChoices):
     """Probabilities of every class, or the most probable class alone."""
@@ -415,6 +423,8 @@ class ClassifierJob(TrainingJob):
         SnorkelJob, on_delete=models.RESTRICT, related_name="classifier_jobs"
     )
     feature_ids = ArrayField(models.BigIntegerField())
+    # What the best model says of every entity; null also when it could not say.
+    predictions_path = models.CharField(max_length=500, null=True)
 
     class Meta(TrainingJob.Meta):
         db_table = "classifier_jobs"
@@ -437,3 +447,41 @@ class ClassifierJob(TrainingJob):
         if self.inputs is None:
             return False
         return self.inputs != self.inputs_now() or self.snorkel_job.is_stale
+
+    def stored_objects(self) -> list[str]:
+        return [
+            *super().stored_objects(),
+            *([] if self.predictions_path is None else [self.predictions_path]),
+            *self.models.values_list("storage_path", flat=True),
+        ]
+
+
+class Model(models.Model):
+    """A fitted classifier in storage, and what is needed to ask it for labels later.
+
+    `features`: the columns that it takes, in order, as `labeling.classifiers.Column` has them.
+    `classes`: what its answers 0, 1, ... stand for. `versions`: of the libraries it was fitted with.
+    """
+
+    model_id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(ClassifierJob, on_delete=models.CASCADE, related_name="models")
+    rank = models.PositiveIntegerField()
+    name = models.CharField(max_length=255)
+    storage_path = models.CharField(max_length=500)
+    byte_size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    # Binds the object's content and place to SECRET_KEY: only what we stored is ever unpickled.
+    signature = models.CharField(max_length=64)
+    features: models.JSONField[list[dict[str, Any]], list[dict[str, Any]]] = models.JSONField()
+    classes: models.JSONField[list[dict[str, Any]], list[dict[str, Any]]] = models.JSONField()
+    versions: models.JSONField[dict[str, str], dict[str, str]] = models.JSONField()
+    scores: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "models"
+        ordering = ["job_id", "rank"]
+        constraints = [models.UniqueConstraint(fields=["job", "rank"], name="unique_model_rank")]
+
+    def __str__(self) -> str:
+        return self.name

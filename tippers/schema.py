@@ -93,7 +93,7 @@ def _errors_of(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     query = any(each["in"] == "query" for each in operation.get("parameters", []))
     writes = method != "get"
     reads_a_product = path.endswith(("/preview", "/download"))
-    throttled = re.search(r"/login$|/test$", path) is not None
+    throttled = re.search(r"/(login|test|try)$", path) is not None
     asked = {
         "400": query or (writes and method != "delete"),
         "401": body or not public,

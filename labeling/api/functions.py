@@ -12,9 +12,10 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
+from rest_framework.throttling import UserRateThrottle
 
 from concepts.api import OfConceptSerializer, OfConceptViewSet
-from concepts.models import ConceptValue, Rule
+from concepts.models import Concept, ConceptValue, Rule
 from labeling import functions
 from labeling.api.fields import OfThisConcept, distinct
 from labeling.models import LabelingFunction, LFType
@@ -110,6 +111,30 @@ def _checked_config(lf_type: str, config: Any, rule: Rule, values: set[int]) -> 
     return checked
 
 
+def _applicable(attrs: dict[str, Any], concept: Concept) -> list[ConceptValue]:
+    """The values that a body lets its function vote: those it lists, or its label alone."""
+    label = attrs.get("label")
+    given: list[ConceptValue] | None = attrs.get("applicable")
+    if label is None:
+        if given is None:
+            raise ValidationError({"applicable_cv_ids": "This field is required."})
+        return distinct(given)
+    named = ConceptValue.objects.filter(c=concept, cv_id=label).first()
+    if named is None:
+        raise ValidationError({"label": f"This concept has no value {label}."})
+    if given is not None and named not in given:
+        raise ValidationError({"label": "It must be one of applicable_cv_ids."})
+    return distinct(given or [named])
+
+
+def _with_config(attrs: dict[str, Any], lf_type: str) -> dict[str, Any]:
+    """The body with the fields that make up its lf_config taken together as `config`."""
+    names = map(str, CONFIGS[lf_type]().fields)
+    config = {name: attrs.pop(name) for name in names if name in attrs}
+    values = {value.cv_id for value in attrs["applicable"]}
+    return {**attrs, "config": _checked_config(lf_type, config, attrs["rule"], values)}
+
+
 class LabelingFunctionSerializer(OfConceptSerializer):
     """A labeling function as it is shown."""
 
@@ -127,14 +152,18 @@ class LabelingFunctionSerializer(OfConceptSerializer):
         source="approved_by.username", default=None, read_only=True, allow_null=True
     )
 
+    rejected_by = serializers.CharField(
+        source="rejected_by.username", default=None, read_only=True, allow_null=True
+    )
+
     class Meta:
         model = LabelingFunction
         fields = (
             "lf_id", "c_id", "cv_id", "applicable_cv_ids", "rule_id", "name", "version",
             "parent_lf_id", "lf_type", "lf_config", "code_sha256", "is_active", "requires_approval",
-            "approved_sha256", "approved_by", "approved_at", "created_by", "deprecated_at",
-            "deprecated_by_lf_id", "estimated_accuracy", "coverage", "conflicts", "created_at",
-            "updated_at",
+            "approved_sha256", "approved_by", "approved_at", "approval_trial", "rejected_by",
+            "rejected_at", "rejection_reason", "created_by", "deprecated_at", "deprecated_by_lf_id",
+            "estimated_accuracy", "coverage", "conflicts", "created_at", "updated_at",
         )  # fmt: skip
 
     def get_code_sha256(self, lf: LabelingFunction) -> str | None:
@@ -163,24 +192,12 @@ class _NewFunctionSerializer(OfConceptSerializer):
     )  # fmt: skip
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        values = {value.cv_id: value for value in ConceptValue.objects.filter(c_id=self.concept_id)}
-        label = attrs.get("label")
-        if label is not None and label not in values:
-            raise ValidationError({"label": f"This concept has no value {label}."})
-        if "applicable" not in attrs:
-            if label is None:
-                raise ValidationError({"applicable_cv_ids": "This field is required."})
-            attrs["applicable"] = [values[label]]
-        attrs["applicable"] = distinct(attrs["applicable"])
-        names = map(str, CONFIGS[self.lf_type]().fields)
-        config: dict[str, Any] = {name: attrs.pop(name) for name in names if name in attrs}
-        if self.lf_type == LFType.CUSTOM and config.get("code") is None:
+        concept: Concept = self.context["view"].concept
+        attrs["applicable"] = _applicable(attrs, concept)
+        if self.lf_type == LFType.CUSTOM and attrs.get("code") is None:
             ids = [value.cv_id for value in attrs["applicable"]]
-            config["code"] = functions.generated_code(self.context["view"].concept, ids)
-        attrs["config"] = _checked_config(self.lf_type, config, attrs["rule"], set(values))
-        if label is not None and values[label] not in attrs["applicable"]:
-            raise ValidationError({"label": "It must be one of applicable_cv_ids."})
-        return attrs
+            attrs["code"] = functions.generated_code(concept, ids)
+        return _with_config(attrs, self.lf_type)
 
     def create(self, validated_data: dict[str, Any]) -> LabelingFunction:
         label = validated_data["config"].get("label")
@@ -277,6 +294,116 @@ class ApprovalSerializer(Serializer):
     )
 
 
+LIMIT: dict[str, Any] = {
+    "default": functions.TRIED_ROWS,
+    "min_value": 1,
+    "max_value": functions.MOST_TRIED_ROWS,
+    "help_text": "of its rule's rows, spread evenly over them",
+}
+
+
+class TrySavedSerializer(Serializer):
+    """What to try: the function as it is saved, or as it would be with another lf_config."""
+
+    lf_config = serializers.DictField(required=False)
+    limit = serializers.IntegerField(**LIMIT)
+
+    def validate_lf_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        lf: LabelingFunction = self.context["lf"]
+        return _checked_config(lf.lf_type, config, lf.rule, set(functions.values_of(lf.c)))
+
+
+class TryNewSerializer(MayHaveLabel, Serializer):
+    """What to try: the body of a new function of the type, without a name."""
+
+    rule_id = OfThisConcept(source="rule", queryset=Rule.objects.select_related("index", "c"))
+    lf_type = serializers.ChoiceField(choices=LFType.choices, default=LFType.CUSTOM)
+    applicable_cv_ids = OfThisConcept(
+        source="applicable",
+        queryset=ConceptValue.objects.all(),
+        many=True,
+        required=False,
+        allow_empty=False,
+    )
+    code = serializers.CharField(required=False, trim_whitespace=False)
+    allowed_imports = serializers.MultipleChoiceField(choices=sorted(EXPORTS), required=False)
+    field = serializers.CharField(required=False)
+    operator = serializers.ChoiceField(choices=OPERATORS, required=False)
+    value = serializers.JSONField(required=False)
+    template = serializers.CharField(required=False)
+    pattern = serializers.CharField(required=False, trim_whitespace=False)
+    limit = serializers.IntegerField(**LIMIT)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        lf_type = attrs["lf_type"]
+        names = {of_type: set(map(str, kind().fields)) for of_type, kind in CONFIGS.items()}
+        others = set[str]().union(*names.values()) - names[lf_type]
+        if odd := sorted(others & attrs.keys()):
+            raise ValidationError(dict.fromkeys(odd, f"A {lf_type} function has no such field."))
+        attrs["applicable"] = _applicable(attrs, self.context["view"].concept)
+        return _with_config(attrs, lf_type)
+
+
+class TriedVoteSerializer(serializers.Serializer[Any]):
+    """What it says of one row."""
+
+    sample_id = serializers.JSONField(help_text="the entity's key", allow_null=True)
+    cv_id = serializers.IntegerField(
+        allow_null=True, help_text="-1: abstains; null: the row failed"
+    )
+    name = serializers.CharField(allow_null=True)
+
+
+class TriedValueSerializer(serializers.Serializer[Any]):
+    """How often it votes a value."""
+
+    cv_id = serializers.IntegerField()
+    name = serializers.CharField()
+    rows = serializers.IntegerField()
+
+
+class TriedFaultSerializer(serializers.Serializer[Any]):
+    """Why a row failed; `lines` of the code, outermost first."""
+
+    sample_id = serializers.JSONField(allow_null=True)
+    lines = serializers.ListField(child=serializers.IntegerField())
+    message = serializers.CharField()
+
+
+class DifferingVotesSerializer(serializers.Serializer[Any]):
+    """A row that got two votes; null: it failed."""
+
+    sample_id = serializers.JSONField(allow_null=True)
+    first = serializers.IntegerField(allow_null=True)
+    second = serializers.IntegerField(allow_null=True)
+
+
+class TriedSerializer(serializers.Serializer[Any]):
+    """What a function did on some rows of its rule; nothing of it is saved."""
+
+    row_count = serializers.IntegerField(help_text="rows that the rule has", allow_null=True)
+    rows = serializers.IntegerField(help_text="rows that it was tried on")
+    columns = serializers.ListField(
+        child=serializers.CharField(), help_text="what it reads of a row"
+    )
+    votes = TriedVoteSerializer(many=True)
+    counts = TriedValueSerializer(many=True)
+    abstained = serializers.IntegerField()
+    fault_count = serializers.IntegerField()
+    faults = TriedFaultSerializer(many=True, help_text="the first ones")
+    seconds = serializers.FloatField(help_text="in all: started and run twice")
+    microseconds_per_row = serializers.FloatField()
+    deterministic = serializers.BooleanField(help_text="alike in another process and order")
+    differing = DifferingVotesSerializer(allow_null=True)
+
+
+class TryThrottle(UserRateThrottle):
+    """A try runs code in the web server's own time."""
+
+    scope = "labeling_function_try"
+    rate = "30/min"
+
+
 class TemplateCodeSerializer(serializers.Serializer[Any]):
     """Generated code to start from."""
 
@@ -304,7 +431,9 @@ class LabelingFunctionViewSet(OfConceptViewSet):
     """The labeling functions of a concept."""
 
     queryset = (
-        LabelingFunction.objects.select_related("c", "rule__index", "created_by", "approved_by")
+        LabelingFunction.objects.select_related(
+            "c", "rule__index", "created_by", "approved_by", "rejected_by"
+        )
         .prefetch_related("applicable")
         .order_by("lf_id")
     )
@@ -316,6 +445,7 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         "create_regex": "labeling.add_labelingfunction",
         "create_custom": "labeling.add_labelingfunction",
         "create_version": "labeling.add_labelingfunction",
+        "try_new": "labeling.add_labelingfunction",
     }
 
     @extend_schema(parameters=[OpenApiParameter("active_only", bool, default=False)])
@@ -415,6 +545,38 @@ class LabelingFunctionViewSet(OfConceptViewSet):
         body.is_valid(raise_exception=True)
         functions.approve(lf, request.user, code_sha256=body.validated_data.get("code_sha256"))
         return Response(self._shown(lf))
+
+    @extend_schema(
+        request=TryNewSerializer,
+        responses=TriedSerializer,
+        operation_id="concepts_labeling_functions_try_new_create",
+    )
+    @action(detail=False, methods=["post"], url_path="try", throttle_classes=[TryThrottle])
+    def try_new(self, request: Request, **_: Any) -> Response:
+        """Run a function that is not saved on some rows of its rule."""
+        body = TryNewSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        found = functions.try_out(
+            rule=said["rule"],
+            lf_type=said["lf_type"],
+            config=said["config"],
+            applicable=said["applicable"],
+            limit=said["limit"],
+        )
+        return Response(TriedSerializer(found).data)
+
+    @extend_schema(request=TrySavedSerializer, responses=TriedSerializer)
+    @action(detail=True, methods=["post"], url_path="try", throttle_classes=[TryThrottle])
+    def try_saved(self, request: Request, **_: Any) -> Response:
+        """Run a function as it is saved, or with another lf_config, on some rows of its rule."""
+        lf: LabelingFunction = self.get_object()
+        context = {**self.get_serializer_context(), "lf": lf}
+        body = TrySavedSerializer(data=request.data, context=context)
+        body.is_valid(raise_exception=True)
+        said = body.validated_data
+        found = functions.try_saved(lf, limit=said["limit"], config=said.get("lf_config"))
+        return Response(TriedSerializer(found).data)
 
     @extend_schema(request=None, responses=LabelingFunctionSerializer)
     @action(detail=True, methods=["post"])
