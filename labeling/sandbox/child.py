@@ -14,6 +14,7 @@ import array
 import builtins
 import datetime as dt
 import heapq  # noqa: F401
+import marshal
 import math
 import os
 import pickle
@@ -30,11 +31,16 @@ from typing import Any
 HEADER = struct.Struct("<4sIIi")  # magic, votes, bytes of text, row of the first fault or -1
 MAGIC = b"LFV1"
 LENGTH = struct.Struct("<Q")
+MARSHAL_LIST = struct.Struct("<ci")
+TIME = struct.Struct("10s")
+datetime_of: Callable[..., dt.datetime] = dt.datetime  # also from ten bytes, as pickle calls it
 FAULT = -(2**31)  # in place of a vote: this row failed
 MOST_TEXT = 4000
 CODE_FILE = "labeling_function"
 
-Loop = Callable[[FunctionType, list[list[Any]], int], list[Any]]
+TEXT, AWARE, NAIVE = "text", "aware", "naive"  # kinds of column, beside array's type codes
+
+Votes = Callable[[list[list[Any]], int], list[Any]]
 
 
 def read_exactly(size: int) -> bytes:
@@ -94,8 +100,11 @@ def namespaces(exports: dict[str, list[str]]) -> dict[str, SimpleNamespace]:
     }
 
 
-def load(setup: dict[str, Any], code: str) -> FunctionType:
-    """Run the code's module level; its labeling_function."""
+def load(setup: dict[str, Any], code: str, direct: str) -> tuple[FunctionType, Votes]:
+    """Run the code's module level; its labeling_function, and the fastest way to all votes.
+
+    `direct`: the same function with columns for arguments, where `direct.py` could write one.
+    """
     spaces = namespaces(setup["exports"])
     allowed = {name: spaces[name] for name in setup["allowed_imports"]}
 
@@ -113,26 +122,56 @@ def load(setup: dict[str, Any], code: str) -> FunctionType:
     function = scope.get("labeling_function")
     if not isinstance(function, FunctionType):
         raise TypeError("the code defines no labeling_function(row)")
-    return function
+    if not direct:
+        return function, loop_for(function, setup["columns"])
+    exec(compile(direct, CODE_FILE, "exec", dont_inherit=True), scope)  # noqa: S102 - as above
+    of_columns = scope["__direct"]
+    return function, lambda values, _: list(map(of_columns, *values))
 
 
-def loop_for(columns: list[str]) -> Loop:
+def unpack(column: list[Any] | tuple[str, bytes, bytes]) -> list[Any]:
+    """Python values of what `columns.pack` packed; None at the positions given last."""
+    if isinstance(column, list):
+        return column
+    kind, data, nulls = column
+    values: list[Any]
+    if kind == TEXT:
+        values = list(data.decode().split("\0"))
+    elif kind == NAIVE:
+        values = [datetime_of(state) for (state,) in TIME.iter_unpack(data)]
+    elif kind == AWARE:
+        zone = dt.UTC
+        values = [datetime_of(state, zone) for (state,) in TIME.iter_unpack(data)]
+    else:
+        values = memoryview(data).cast(kind).tolist()  # type: ignore[call-overload]  # a format it knows
+    for position in memoryview(nulls).cast("i"):
+        values[position] = None
+    return values
+
+
+def loop_for(function: FunctionType, columns: list[str]) -> Votes:
     """A row loop with the columns' names written out: twice as fast as dict(zip(...))."""
     slots = [f"v{number}" for number in range(len(columns))]
     row = ", ".join(f"{name!r}: {slot}" for name, slot in zip(columns, slots, strict=True))
     head = f"for ({', '.join(slots)},) in zip(*values)" if slots else "for _ in range(count)"
-    source = f"def votes_of(function, values, count):\n    return [function({{{row}}}) {head}]\n"
-    scope: dict[str, Any] = {}
+    source = f"def votes_of(values, count):\n    return [function({{{row}}}) {head}]\n"
+    scope: dict[str, Any] = {"function": function}
     exec(source, scope)  # noqa: S102 - our own text; the names are quoted by repr
     return scope["votes_of"]  # type: ignore[no-any-return]  # what exec defined
 
 
-def quickly(votes_of: Loop, function: FunctionType, values: list[list[Any]], count: int) -> bytes:
-    """All votes in one comprehension; raises when any row fails, without saying which."""
-    votes = votes_of(function, values, count)
-    if not {int}.issuperset(map(type, votes)):
+def quickly(votes_of: Votes, values: list[list[Any]], count: int) -> bytes:
+    """All votes in one go; raises when any row fails, without saying which.
+
+    Marshal's second version writes an int as "i" and four bytes and refuses or marks whatever else
+    there is, True too: a third of the time of asking each vote for its type and packing it.
+    """
+    data = bytearray(marshal.dumps(votes_of(values, count), 2))
+    del data[: MARSHAL_LIST.size]
+    if len(data) != 5 * count or data[::5].count(b"i") != count:
         raise TypeError
-    return array.array("i", votes).tobytes()
+    del data[::5]
+    return bytes(data)
 
 
 def rows_of(columns: list[str], values: list[list[Any]], count: int) -> Iterator[dict[str, Any]]:
@@ -197,19 +236,20 @@ def main() -> None:
         reply(text=describe(error, []), row=0)
         return
     reply(text=" ".join(layers))
-    code = receive()
+    code, direct = receive()
     lines = code.splitlines()
     try:
-        function = load(setup, code)
-        votes_of = loop_for(setup["columns"])
+        function, votes_of = load(setup, code, direct)
     except BaseException as error:  # noqa: BLE001 - including a code's own SystemExit
         reply(text=describe(error, lines) or "it cannot be loaded", row=0)
         return
     reply()
     while True:
-        count, values = receive()
+        count, columns = receive()
+        values = [unpack(column) for column in columns]
+        del columns
         try:
-            data = quickly(votes_of, function, values, count)
+            data = quickly(votes_of, values, count)
         except Exception:  # noqa: BLE001 - the careful loop finds which row it was
             reply(*carefully(function, setup["columns"], values, count, lines))
         else:

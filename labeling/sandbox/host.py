@@ -21,13 +21,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from django.conf import settings
 
 from labeling.sandbox import child
+from labeling.sandbox.columns import Packed
+from labeling.sandbox.direct import direct
 from labeling.sandbox.locks import LAYERS
 from labeling.sandbox.names import BUILTINS, EXPORTS
 from tippers.errors import CannotBeDone, NotPossibleNow
@@ -121,7 +123,8 @@ class Sandbox:
             self.layers = tuple(text.split())
             if "seccomp" in self._wanted:
                 refuse_without_seccomp(self.layers)
-            _, text, row = self._exchange(self._code, 0, CHUNK_SECONDS)
+            code = (self._code, direct(self._code, self._setup["columns"]))
+            _, text, row = self._exchange(code, 0, CHUNK_SECONDS)
             if row >= 0:
                 raise SandboxFailed(f"its code does not load: {text}")
         except BaseException:
@@ -153,8 +156,8 @@ class Sandbox:
             except ProcessLookupError:
                 process.kill()
 
-    def votes(self, values: Sequence[list[Any]], count: int) -> Chunk:
-        """Votes on `count` rows, given as one list for each of the columns, in their order.
+    def votes(self, values: Sequence[Packed], count: int) -> Chunk:
+        """Votes on `count` rows, given as one list or pack for each of the columns, in their order.
 
         SandboxFailed if the process is late (it is killed) or gone.
         """
@@ -225,7 +228,7 @@ class Sandbox:
                         if not part:
                             raise SandboxFailed(f"its process ended: {_end_of(process)}")
                         reply += part
-                        if len(reply) > most:
+                        if max(len(reply), _expected(reply)) > most:
                             raise SandboxFailed("its process sent more than a reply")
         return bytes(reply)
 

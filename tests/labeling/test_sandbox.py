@@ -210,7 +210,7 @@ def test_an_answer_that_is_no_reply_is_refused(
     """As if the code had broken out of its own interpreter and wrote to the pipe itself."""
     broken_out = tmp_path / "child.py"
     source = Path(child.__file__).read_text()
-    head, start, tail = source.partition("    while True:\n        count, values = receive()")
+    head, start, tail = source.partition("    while True:\n        count, columns = receive()")
     broken_out.write_text(f"{head}    os.write(1, {answer})\n    os._exit(0)\n{start}{tail}")
     shutil.copy(Path(child.__file__).with_name("locks.py"), tmp_path)
     monkeypatch.setattr(child, "__file__", str(broken_out))

@@ -1,5 +1,6 @@
 """The label matrix: who votes on which row, on hand-made tables."""
 
+import pickle
 import threading
 import time
 from datetime import UTC, date, datetime
@@ -10,13 +11,14 @@ import pyarrow as pa
 import pytest
 
 from labeling.policy import judge
+from labeling.sandbox.child import unpack
+from labeling.sandbox.columns import pack
 from labeling.votes import (
     Function,
     LabelMatrix,
     RuleTable,
     distinct_keys,
     label_matrix,
-    python_values,
     regex_mask,
     regex_problem,
     template_mask,
@@ -229,6 +231,6 @@ def test_patterns_that_re2_has_are_fine(pattern: str) -> None:
     ],
 )
 def test_values_cross_as_plain_python(column: pa.Array, expected: list[Any]) -> None:
-    values = python_values(pa.chunked_array([column]))
+    values = unpack(pickle.loads(pickle.dumps(pack(pa.chunked_array([column])))))
     assert values == expected
     assert [type(v) for v in values] == [type(v) for v in expected]
