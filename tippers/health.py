@@ -20,6 +20,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tippers import storage
+from tippers.errors import CannotBeDone
 from tippers.runs import engine
 
 
@@ -58,6 +59,18 @@ def _worker() -> str:
     return f"{slots} slots"
 
 
+def _sandbox() -> str:
+    """The layers on the web server's own machine; a run says which its worker had."""
+    from labeling.sandbox.host import SandboxRefused, layers_here, refuse_without_seccomp
+
+    layers = layers_here()
+    try:
+        refuse_without_seccomp(layers)
+    except SandboxRefused as refused:
+        return refused.detail  # everything else works, so this server is ready all the same
+    return f"labeling code is held by {', '.join(layers)}"
+
+
 def _beat() -> str:
     if not engine.beat_alive():
         raise LookupError("the scheduler was not seen for 60 seconds")
@@ -70,6 +83,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "storage": _storage,
     "worker": _worker,
     "beat": _beat,
+    "sandbox": _sandbox,
 }
 
 
@@ -98,10 +112,12 @@ def ask() -> list[Part]:
 def _ask(name: str, question: Callable[[], str]) -> Part:
     try:
         return Part(name, ok=True, message=question())
-    except (DatabaseError, BrokerError, OSError, LookupError, storage.StorageError) as error:
+    except (
+        DatabaseError, BrokerError, OSError, LookupError, CannotBeDone, storage.StorageError,
+    ) as error:  # fmt: skip
         said = (
             str(error)
-            if isinstance(error, LookupError)
+            if isinstance(error, LookupError | CannotBeDone)
             else f"does not answer ({type(error).__name__})"
         )
         return Part(name, ok=False, message=said)

@@ -116,6 +116,9 @@ class SnorkelResultsSerializer(ResultsSerializer):
     class_names = serializers.ListField(child=serializers.CharField(), required=False)
     summary = LabelSummarySerializer(required=False)
     lf_analysis = LFAnalysisSerializer(many=True, required=False)
+    sandbox_layers = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, required=False
+    )
     predictions = PredictionSerializer(many=True, required=False)
 
 
