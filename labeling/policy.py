@@ -124,15 +124,21 @@ def constants(values: Mapping[int, str]) -> dict[str, int]:
     """
     named: dict[str, int] = {ABSTAIN: -1}
     for cv_id, name in values.items():
-        plain = unicodedata.normalize("NFKC", name).upper()
-        identifier = re.sub(r"\W+", "_", plain).strip("_") or "VALUE"
-        if not identifier.isidentifier():
-            identifier = f"VALUE_{identifier}"
-        if identifier in named:
+        identifier = _identifier(name)
+        while identifier in named:
             identifier = f"{identifier}_{cv_id}"
         named[identifier] = cv_id
     del named[ABSTAIN]
     return named
+
+
+def _identifier(name: str) -> str:
+    """The name in capitals, as Python itself would read it: normalized, and made of its letters."""
+    capitals = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper())
+    # Python's own word: \w takes signs that no identifier may hold.
+    letters = [mark if f"A{mark}".isidentifier() else " " for mark in capitals]
+    identifier = re.sub(" +", "_", "".join(letters)).strip("_") or "VALUE"
+    return identifier if identifier.isidentifier() else f"VALUE_{identifier}"
 
 
 def template(values: Mapping[int, str], applicable_cv_ids: Iterable[int]) -> str:

@@ -3,6 +3,8 @@
 import keyword
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from labeling.policy import CodeRefused, constants, judge, template
 
@@ -161,6 +163,22 @@ def test_every_value_gets_a_python_name_of_its_own() -> None:
     assert all(name.isidentifier() and not keyword.iskeyword(name) for name in named)
     assert named["WORK_LAPTOP"] == 2
     assert "ABSTAIN" not in named
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
+@example(["x_3", "X", "x"])
+@example(["\u09f4", "\u2e2f", "\u03b0", "9", "_", "\u0345"])
+def test_generated_code_can_be_saved_whatever_the_values_are_called(names: list[str]) -> None:
+    values = dict(enumerate(names, start=1))
+    code = template(values, list(values))
+    judge(code, allowed_imports=(), values=values)
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    held = {name: value for name, value in scope.items() if isinstance(value, int)}
+    assert sorted(held.values()) == [-1, *values], "one constant for each value, and ABSTAIN"
+    contradicting = code.replace(f" = {len(names)}\n", f" = {len(names) + 1}\n")
+    with pytest.raises(CodeRefused, match="contradicts the concept"):
+        judge(contradicting, allowed_imports=(), values=values)
 
 
 def test_generated_code_can_be_saved_as_it_is() -> None:
