@@ -33,6 +33,16 @@ _OTHER_GRAMMARS = frozenset(
         "POSTGRESQL",
     ]
 )
+# See `query.existing_names`; each %s is the list of names. The account sees what it has a right to.
+_SYSTEM = "('information_schema', 'mysql', 'performance_schema', 'sys')"
+NAMES = f"""
+    SELECT schema_name FROM information_schema.schemata
+     WHERE schema_name IN %s AND schema_name NOT IN {_SYSTEM}
+    UNION SELECT table_name FROM information_schema.tables
+     WHERE table_name IN %s AND table_schema NOT IN {_SYSTEM}
+    UNION SELECT column_name FROM information_schema.columns
+     WHERE column_name IN %s AND table_schema NOT IN {_SYSTEM} AND privileges LIKE '%%select%%'
+"""  # noqa: S608 - our own constants
 _TIMED_OUT = frozenset({1969, 3024})  # MariaDB's and MySQL's
 # Too many connections, shutdown, lock wait, deadlock, and the client's own 2xxx.
 _TRANSIENT = frozenset({1040, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226})

@@ -51,6 +51,22 @@ _CASTS = {
     "inet": "abbrev({0})",  # as it is shown: the cast would add /32
 }
 
+# See `query.existing_names`; each %s is the list of names.
+NAMES = r"""
+    WITH schemas AS MATERIALIZED (
+        SELECT oid, nspname FROM pg_namespace
+         WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\_%%'
+           AND has_schema_privilege(oid, 'USAGE')),
+    relations AS MATERIALIZED (
+        SELECT c.oid, c.relname FROM pg_class c JOIN schemas n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_any_column_privilege(c.oid, 'SELECT'))
+    SELECT nspname::text FROM schemas WHERE nspname::text = ANY(%s)
+    UNION SELECT relname::text FROM relations WHERE relname::text = ANY(%s)
+    UNION SELECT a.attname::text FROM pg_attribute a JOIN relations r ON r.oid = a.attrelid
+           WHERE a.attname::text = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped
+             AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+"""
+
 
 def _parameters(target: Target) -> dict[str, str]:
     """libpq's connection parameters: all of them ours, to the resolved addresses."""

@@ -6,7 +6,7 @@ Every query runs in a READ ONLY transaction, in UTC, under a time limit of the s
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,7 @@ __all__ = [
     "QueryFailed",
     "QueryStopped",
     "Target",
+    "existing_names",
     "fetch",
     "stream",
     "test",
@@ -52,6 +53,8 @@ class _Database(Protocol):
     def fetch(
         self, target: Target, sql: str, params: Sequence[object] | None, *, timeout_s: float
     ) -> list[tuple[Any, ...]]: ...
+
+    NAMES: str
 
     def look(self, target: Target) -> tuple[str, list[str]]: ...
 
@@ -97,6 +100,14 @@ def fetch(
 ) -> list[tuple[Any, ...]]:
     """A small result whole. Parameters stand as `%s` in the text; without any, `%` is itself."""
     return _DATABASES[target.dialect].fetch(target, sql, params or None, timeout_s=timeout_s)
+
+
+def existing_names(target: Target, names: Collection[str]) -> set[str]:
+    """Which of the names a schema, table, view or column has that the account may read.
+
+    The server's own schemas do not count.
+    """
+    return {name for (name,) in fetch(target, _DATABASES[target.dialect].NAMES, [list(names)] * 3)}
 
 
 def test(target: Target) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Collection
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -415,3 +416,89 @@ def test_half_a_million_values_render_in_a_moment() -> None:
     )
     assert len(rendered) > 500_000 * 15
     assert time.monotonic() - begun < 10
+
+
+IDENTIFIER = "SELECT {{ c | identifier }} FROM {{ t | identifier }} AS t"
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_identifier_prints_a_quoted_name_that_exists(dialect: str) -> None:
+    asked: list[set[str]] = []
+
+    def existing(names: Collection[str]) -> Collection[str]:
+        asked.append(set(names))
+        return {'odd "`name', "wifi", "sessions"}
+
+    params = {"c": 'odd "`name', "t": "wifi.sessions"}
+    text = render(IDENTIFIER, dialect=dialect, params=params, existing_names=existing)
+    assert (
+        text
+        == {
+            "postgresql": 'SELECT "odd ""`name" FROM "wifi"."sessions" AS t',
+            "mysql": 'SELECT `odd "``name` FROM `wifi`.`sessions` AS t',
+        }[dialect]
+    )
+    assert asked == [{'odd "`name', "wifi", "sessions"}]  # once, for all of them
+
+
+def test_no_catalogue_is_asked_for_without_identifier() -> None:
+    def existing(names: Collection[str]) -> Collection[str]:
+        raise AssertionError(names)
+
+    text = render(
+        "SELECT {{ a }}", dialect="postgresql", params={"a": "x"}, existing_names=existing
+    )
+    assert text == "SELECT 'x'"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unknown", "a; DROP TABLE t", 'a"; DROP TABLE t; --', "a`; DROP TABLE t; --", "a, secret",
+        "pg_read_file('x')", "a.unknown", "", ".", "a.", "a..b", "a.b.c.d", "a\0", "x" * 300,
+        5, None, True, ["a"], {"a": 1},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_what_names_nothing_is_no_identifier(dialect: str, name: Any) -> None:
+    with pytest.raises(SqlRefused) as refused:
+        render(
+            "SELECT {{ c | identifier }} FROM t",
+            dialect=dialect,
+            params={"c": name},
+            existing_names={"a", "b", "c", "d"}.intersection,
+        )
+    assert refused.value.field == "query_template_params"
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT '{{ a | identifier }}'", 'SELECT "{{ a | identifier }}" FROM t',
+        "SELECT x{{ a | identifier }} FROM t", "SELECT {{ a | identifier }}{{ a | identifier }}",
+        "SELECT {{ a | identifier }}{{ b }} FROM t", "SELECT {{ a | identifier | upper }} FROM t",
+        "SELECT {{ (a | identifier) ~ '; DROP' }} FROM t", "SELECT {{ [a | identifier] }} FROM t",
+        "SELECT {{ a | identifier }}(1) FROM t", "SELECT a.{{ a | identifier }}.x{{ b }} FROM t",
+        "SELECT {{ nothing | identifier }} FROM t", "{{ a | identifier }} FROM t",
+    ],
+)  # fmt: skip
+def test_a_name_stands_by_itself(text: str, dialect: str) -> None:
+    with pytest.raises(SqlRefused):
+        render(text, dialect=dialect, params={"a": "a", "b": "b"}, existing_names=set)
+
+
+def test_a_name_opens_no_other_kind_of_name() -> None:
+    with pytest.raises(SqlRefused, match="U&"):
+        render(
+            "SELECT U&{{ a | identifier }} FROM t",
+            dialect="postgresql",
+            params={"a": "a"},
+            existing_names=set,
+        )
+
+
+def test_a_name_is_judged_before_it_is_known() -> None:
+    judge(IDENTIFIER, "postgresql", {"t": "sessions"})
+    with pytest.raises(SqlRefused, match="DELETE"):
+        judge("DELETE FROM {{ t | identifier }}", "postgresql", {})

@@ -12,14 +12,15 @@ Three readings, each strict where the one before it could be fooled:
    renamed columns and changed operators.
 
 Values never become part of the text by pasting. Jinja2 prints a marker for each; a marker becomes
-a typed literal, or a piece of the string that it stands in. `:index_values` is filled in last,
-with a literal that is never parsed.
+a typed literal, or a piece of the string that it stands in; with the filter `identifier` it becomes
+a quoted name, which the database must have. `:index_values` is filled in last, with a literal that
+is never parsed.
 """
 
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -113,6 +114,7 @@ def render(
     index_values: "pa.Array | pa.ChunkedArray | None" = None,
     index_type: str | None = None,
     table: IndexTable | None = None,
+    existing_names: Callable[[Collection[str]], Collection[str]] | None = None,
 ) -> str:
     """The query to run, with `params` and the values of the index in it. Raises SqlRefused.
 
@@ -120,9 +122,13 @@ def render(
     empty array giving an empty list. `index_type` is the database's own name of the type where
     Arrow has text for it (`uuid`, `macaddr`, `inet`; `source_type` in the metadata of the field).
     With `table` (`index_table` of the same values) the query reads them from there, and
-    `connections.query.stream` must be given it too.
+    `connections.query.stream` must be given it too. `existing_names` answers which of the names
+    given to it a schema, table, view or column has that may be read; it is asked once, if the
+    filter `identifier` is used, and without it there are none.
     """
-    judged = _judged(_Template(params or {}, lenient=False).render(sql), dialect)
+    rendered = _Template(params or {}, lenient=False).render(sql)
+    _check_names(rendered, existing_names or (lambda _: ()))
+    judged = _judged(rendered, dialect)
     if not judged.places:
         return judged.text
     if index_values is None:
@@ -137,6 +143,22 @@ def render(
     for start, end in reversed(judged.places):
         text = text[:start] + inside + text[end:]
     return text
+
+
+def _check_names(
+    rendered: "_Rendered", existing_names: Callable[[Collection[str]], Collection[str]]
+) -> None:
+    names = [value for value in rendered.values.values() if isinstance(value, _Name)]
+    if not names:
+        return
+    parts = {part for name in names for part in name.parts}
+    if missing := sorted(parts.difference(existing_names(parts))):
+        shown = ", ".join(repr(name[:60]) for name in missing[:5])
+        raise SqlRefused(
+            f"There is no schema, table, view or column {shown} that this connection may read; "
+            "names are compared as they are spelt.",
+            field="query_template_params",
+        )
 
 
 def literal(value: Any, dialect: str) -> str:
@@ -502,6 +524,23 @@ class _Unknown:
     """A value that is given later; stands for any when a query is judged before."""
 
 
+MAX_NAME_PARTS = 3  # schema.table.column
+MAX_NAME = 200  # of them all; PostgreSQL's have 63 bytes, MySQL's 64 characters
+
+
+@dataclass(frozen=True)
+class _Name:
+    """The name of a table or column that a template prints, in its parts."""
+
+    parts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        raise ValueError("identifier makes a name and no text; it must be the last filter")
+
+    def quoted(self, dialect: str) -> str:
+        return ".".join(quoted_name(part, dialect) for part in self.parts)
+
+
 @dataclass(frozen=True)
 class _Rendered:
     """A template's output: SQL text with markers, and the value of each."""
@@ -522,10 +561,18 @@ class _Rendered:
                 continue
             pieces.append(self.text[position : token.start])
             position = token.end
-            size += sum(len(str(self.values[found])) for found in marker.findall(token.text))
+            values = [self.values[found] for found in marker.findall(token.text)]
+            size += sum(MAX_NAME if isinstance(v, _Name) else len(str(v)) for v in values)
             if size > MAX_RENDERED:
                 raise SqlRefused(f"The values make more than {MAX_RENDERED:,} characters.")
-            if token.kind == "string":
+            if token.text in self.values and isinstance(values[0], _Name):
+                pieces.append(values[0].quoted(dialect))
+            elif any(isinstance(value, _Name) for value in values):
+                raise SqlRefused(
+                    "A name {{ ... | identifier }} stands by itself: not in quotes, and not beside "
+                    f"a letter or digit.{_line(self.text, token.start)}"
+                )
+            elif token.kind == "string":
                 parts = re.split(f"({marker.pattern})", token.text)
                 parts[1::2] = [
                     writer.within(token.text, _text(self.values[m])) for m in parts[1::2]
@@ -614,7 +661,26 @@ class _Template:
         environment.globals.clear()
         environment.filters = {name: environment.filters[name] for name in _FILTERS}
         environment.filters[_IN_TIME] = _in_time
+        environment.filters["identifier"] = self._name
         return environment
+
+    def _name(self, value: Any) -> _Name:
+        """The filter `identifier`."""
+        import jinja2
+
+        if isinstance(value, jinja2.Undefined):
+            if not self.lenient:
+                str(value)  # raises, naming it
+            return _Name(("given_later",))
+        parts = tuple(value.split(".")) if isinstance(value, str) else ()
+        if not 1 <= len(parts) <= MAX_NAME_PARTS or not all(parts) or len(value) > MAX_NAME:
+            raise SqlRefused(
+                "identifier takes the name of a table or column, as schema.table if need be, not "
+                f"{value!r:.80}.",
+                field="query_template_params",
+            )
+        _refuse_nul(value)
+        return _Name(parts)
 
     def _marker(self, value: Any) -> str:
         import jinja2

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -535,3 +536,28 @@ def test_index_values_find_the_rows_that_they_came_from(
     assert found("v NOT IN (:index_values)", index) == []
     assert found("v IN (:index_values)", index.slice(0, 0)) == []
     assert sorted(found("v NOT IN (:index_values)", index.slice(0, 0))) == [1, 2]
+
+
+def test_existing_names_are_those_that_the_account_may_read(
+    target: Target, reader: Target, owner: Any
+) -> None:
+    odd = "odd `name %s"
+    owner.execute("CREATE TABLE visits (mac text, `odd ``name %s` int, secret text)")
+    owner.execute("CREATE VIEW daily AS SELECT mac AS device FROM visits")
+    owner.execute("INSERT INTO visits VALUES ('aa', 7, 'x')")
+    there = {target.database, "visits", "mac", odd, "secret", "daily", "device"}
+    absent = {"global_priv", "mysql", "user", "unknown", "Visits", "'; DROP TABLE visits; --"}
+    assert query.existing_names(reader, there | absent) == there
+    text = sql.render(
+        "SELECT {{ c | identifier }} AS v FROM {{ t | identifier }}",
+        dialect="mysql",
+        params={"c": odd, "t": f"{target.database}.visits"},
+        existing_names=partial(query.existing_names, reader),
+    )
+    assert table(reader, text).column("v").to_pylist() == [7]
+    with account(target, owner, "narrow") as narrow:
+        owner.execute(f"REVOKE SELECT ON {target.database}.* FROM {narrow.user}@'127.0.0.1'")
+        owner.execute(
+            f"GRANT SELECT (mac) ON {target.database}.visits TO {narrow.user}@'127.0.0.1'"
+        )
+        assert query.existing_names(narrow, there) == {target.database, "visits", "mac"}

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -571,3 +572,33 @@ def test_a_type_created_between_two_queries_is_known_to_the_second(
     finally:
         owner.execute("DROP TYPE mood, pair")
     assert found.column("v").to_pylist() == [["foul"]]
+
+
+def test_existing_names_are_those_that_the_role_may_read(reader: Target, owner: Cursor) -> None:
+    schema = f"s_{uuid.uuid4().hex[:8]}"
+    owner.execute(f"""
+        CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.visits (mac text, "odd ""name %s" int, secret text, gone int);
+        ALTER TABLE {schema}.visits DROP COLUMN gone;
+        CREATE VIEW {schema}.daily AS SELECT mac AS device FROM {schema}.visits;
+        CREATE TABLE {schema}.hidden (unseen int);
+        GRANT USAGE ON SCHEMA {schema} TO "{reader.user}";
+        GRANT SELECT (mac, "odd ""name %s") ON {schema}.visits TO "{reader.user}";
+        GRANT SELECT ON {schema}.daily TO "{reader.user}";
+        INSERT INTO {schema}.visits VALUES ('aa', 7);
+    """)
+    try:
+        there = {schema, "visits", "mac", 'odd "name %s', "daily", "device"}
+        # Not its own, not granted, dropped, of the server, unquoted otherwise, and no name at all.
+        absent = {"hidden", "unseen", "secret", "gone", "pg_authid", "rolname", "ctid", "Visits"}
+        absent |= {"visits_mac_idx", "'; DROP TABLE visits; --"}
+        assert query.existing_names(reader, there | absent) == there
+        text = sql.render(
+            "SELECT {{ c | identifier }} AS v FROM {{ t | identifier }} AS t",
+            dialect="postgresql",
+            params={"c": 't.odd "name %s', "t": f"{schema}.visits"},
+            existing_names=lambda names: query.existing_names(reader, names) | {"t"},
+        )
+        assert table(reader, text).column("v").to_pylist() == [7]
+    finally:
+        owner.execute(f"DROP SCHEMA {schema} CASCADE")
