@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -94,6 +95,7 @@ def rendered(asset: SqlAsset) -> Source:
         index_values=values,
         index_type=index_type,
         table=table,
+        existing_names=partial(query.existing_names, target),
     )
     return Source(target, text, table)
 
