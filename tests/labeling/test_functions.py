@@ -1,14 +1,19 @@
-"""Labeling functions over REST: what is saved, who approves, what clears an approval."""
+"""Labeling functions over REST: what is saved, who approves, what clears an approval, and tries."""
 
 import hashlib
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from django.contrib.admin.models import LogEntry
 from pytest_django.fixtures import Settings
 from rest_framework.test import APIClient
 
+from concepts.models import Rule
+from labeling.api.functions import TryThrottle
 from labeling.models import LabelingFunction
 from tests.conftest import body
-from tests.labeling.conftest import Devices
+from tests.labeling.conftest import Devices, publish
 
 
 def test_a_custom_function_is_saved_inactive_and_waits_for_approval(devices: Devices) -> None:
@@ -320,3 +325,180 @@ def test_the_function_of_another_concept_does_not_exist_here(
     other = body(api.post("/concepts", {"name": "other"}))["c_id"]
     assert api.get(f"/concepts/{other}/labeling-functions/{lf['lf_id']}").status_code == 404
     assert api.get("/concepts/99999/labeling-functions").status_code == 404
+
+
+def drifting(devices: Devices) -> dict[str, Any]:
+    """A function whose votes depend on the time of day, and so differ when it runs again."""
+    label = devices.values["PHONE"]
+    vote = f"{label} if datetime.datetime.now().microsecond % 2 else -1"
+    return {
+        "rule_id": devices.rule.r_id, "applicable_cv_ids": [label], "allowed_imports": ["datetime"],
+        "code": f"import datetime\n\ndef labeling_function(row):\n    return {vote}",
+    }  # fmt: skip
+
+
+def test_an_approval_runs_the_code_first_and_says_what_it_did(devices: Devices) -> None:
+    lf_id = devices.custom("static", condition="10 / row['n'] > 3")["lf_id"]
+    numbers = devices.rule.table(["n"]).column("n").to_pylist()
+    votes, faults = sum(0 < number < 4 for number in numbers), numbers.count(0)
+    assert devices.approve(lf_id)["approval_trial"] == (
+        f"Tried on 240 of 240 rows: {votes} votes, {240 - votes - faults} abstained, "
+        f"{faults} failed; alike the second time."
+    )
+    changed = {"lf_config": {"code": devices.code("STATIC", "row['n'] > 2")}}
+    assert devices.patch(f"labeling-functions/{lf_id}", changed)["approval_trial"] is None
+
+
+def test_votes_that_depend_on_more_than_the_row_are_not_approved(devices: Devices) -> None:
+    lf_id = devices.post("labeling-functions", {"name": "f", **drifting(devices)})["lf_id"]
+    refused = devices.approve(lf_id, status=400)
+    assert refused["code"] == "not_deterministic"
+    assert "mac" in refused["detail"], "it names a row"
+    assert not LabelingFunction.objects.get(lf_id=lf_id).is_active
+
+
+def test_code_that_cannot_run_is_not_approved(devices: Devices) -> None:
+    said = {"name": "f", "rule_id": devices.rule.r_id, "label": devices.values["PHONE"],
+            "code": "RATIO = 1 / 0\n\ndef labeling_function(row):\n    return -1"}  # fmt: skip
+    lf_id = devices.post("labeling-functions", said)["lf_id"]
+    assert "ZeroDivisionError" in devices.approve(lf_id, status=400)["detail"]
+    assert not LabelingFunction.objects.get(lf_id=lf_id).is_active
+
+
+def test_without_rows_to_try_an_approval_says_so(devices: Devices) -> None:
+    rule = Rule.objects.create(
+        c=devices.concept, name="later", index=devices.index, sql_query="SELECT 1"
+    )
+    said = {**drifting(devices), "name": "f", "rule_id": rule.r_id}
+    lf_id = devices.post("labeling-functions", said)["lf_id"]
+    approved = devices.approve(lf_id)
+    assert approved["is_active"] is True
+    assert approved["approval_trial"].startswith("It could not be tried: The rule later is not")
+    entry = LogEntry.objects.filter(object_id=str(lf_id), user__username="ada").latest("pk")
+    assert "could not be tried" in entry.get_change_message()
+
+
+def test_a_function_is_tried_before_it_is_saved_and_nothing_is_written(devices: Devices) -> None:
+    code = devices.code("STATIC", "12 / row['n'] > 3")
+    cv_ids = [devices.values["STATIC"], devices.values["PHONE"]]
+    said = {"rule_id": devices.rule.r_id, "code": code, "applicable_cv_ids": cv_ids, "limit": 1000}
+    tried = devices.post("labeling-functions/try", said, status=200)
+    rows = devices.rule.table(["mac", "n"]).to_pylist()
+    votes = [None if n == 0 else cv_ids[0] if n < 4 else -1 for n in (row["n"] for row in rows)]
+    assert tried["votes"] == [
+        {"sample_id": row["mac"], "cv_id": vote, "name": "STATIC" if vote == cv_ids[0] else None}
+        for row, vote in zip(rows, votes, strict=True)
+    ]
+    assert tried["counts"] == [
+        {"cv_id": cv_ids[0], "name": "STATIC", "rows": votes.count(cv_ids[0])},
+        {"cv_id": cv_ids[1], "name": "PHONE", "rows": 0},
+    ]
+    assert (tried["rows"], tried["row_count"]) == (240, 240)
+    assert (tried["abstained"], tried["fault_count"]) == (votes.count(-1), votes.count(None))
+    fault = tried["faults"][0]
+    assert (fault["sample_id"], fault["lines"]) == (rows[votes.index(None)]["mac"], [5])
+    assert "ZeroDivisionError" in fault["message"]
+    assert (tried["columns"], tried["deterministic"], tried["differing"]) == (["n"], True, None)
+    assert 0 < tried["microseconds_per_row"] < tried["seconds"] * 1e6
+    assert not LabelingFunction.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "column"),
+    [
+        ({"lf_type": "template", "field": "n", "operator": "in", "value": [1, 3]}, "n"),
+        ({"lf_type": "regex", "field": "mac", "pattern": "[13]$"}, "mac"),
+    ],
+)
+def test_template_and_regex_functions_are_tried_too(
+    devices: Devices, config: dict[str, Any], column: str
+) -> None:
+    label = devices.values["PHONE"]
+    said = {"rule_id": devices.rule.r_id, "label": label, "limit": 1000, **config}
+    tried = devices.post("labeling-functions/try", said, status=200)
+    cells = devices.rule.table([column]).column(column).to_pylist()
+    hits = [label if str(cell)[-1] in "13" else -1 for cell in cells]
+    assert [vote["cv_id"] for vote in tried["votes"]] == hits
+    assert (tried["columns"], tried["fault_count"]) == ([column], 0)
+
+
+def test_a_saved_function_is_tried_as_it_is_or_as_it_would_be(devices: Devices) -> None:
+    lf = devices.custom("static")
+    path = f"labeling-functions/{lf['lf_id']}"
+    numbers = devices.rule.table(["n"]).column("n").to_pylist()
+    as_it_is = devices.post(f"{path}/try", {"limit": 240}, status=200)
+    assert as_it_is["counts"][0]["rows"] == sum(number > 1 for number in numbers)
+    config = {"code": devices.code("STATIC", "row['n'] > 3")}
+    would_be = devices.post(f"{path}/try", {"limit": 240, "lf_config": config}, status=200)
+    assert would_be["counts"][0]["rows"] == sum(number > 3 for number in numbers)
+    assert devices.get(path) == lf
+
+
+def test_rows_to_try_are_spread_over_the_whole_rule(
+    devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tippers.storage.ROW_GROUP_ROWS", 50)
+    table = devices.rule.table()
+    pieces = pa.concat_tables([table.slice(start, 25) for start in range(0, 240, 25)])
+    publish(devices.rule, pieces)
+    said = {"rule_id": devices.rule.r_id, "label": devices.values["PHONE"], "lf_type": "template",
+            "field": "n", "operator": ">", "value": 1}  # fmt: skip
+    for limit, step in ((10, 24), (240, 1)):
+        tried = devices.post("labeling-functions/try", {**said, "limit": limit}, status=200)
+        macs = [vote["sample_id"] for vote in tried["votes"]]
+        assert macs == [f"mac{number:03}" for number in range(0, 240, step)]
+    by_default = devices.post("labeling-functions/try", said, status=200)
+    assert (by_default["rows"], len(set(map(str, by_default["votes"])))) == (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"code": None}, "code"),
+        ({"code": "import os\n\ndef labeling_function(row):\n    return 1"}, "code"),
+        ({"pattern": "a"}, "pattern"),
+        ({"lf_type": "regex"}, "code"),
+        ({"lf_type": "sql"}, "lf_type"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"label": 99_999}, "label"),
+        ({"rule_id": 99_999}, "rule_id"),
+        ({"allowed_imports": ["os"]}, "allowed_imports"),
+        ({"name": "x"}, "name"),
+    ],
+)
+def test_a_try_of_bad_input_names_its_field(
+    devices: Devices, change: dict[str, object], field: str
+) -> None:
+    said = {"rule_id": devices.rule.r_id, "applicable_cv_ids": [devices.values["PHONE"]],
+            "code": "def labeling_function(row):\n    return -1"} | change  # fmt: skip
+    refused = devices.post("labeling-functions/try", said, status=400)
+    assert field in refused["errors"], refused
+
+
+def test_a_try_needs_rows_and_ends_in_time(
+    devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = devices.values["PHONE"]
+    forever = "def labeling_function(row):\n    while True:\n        pass"
+    said = {"rule_id": devices.rule.r_id, "label": label, "code": forever}
+    monkeypatch.setattr("labeling.sandbox.host.CHUNK_SECONDS", 1.0)
+    assert "took longer" in devices.post("labeling-functions/try", said, status=400)["detail"]
+    said["rule_id"] = Rule.objects.create(
+        c=devices.concept, name="later", index=devices.index, sql_query="SELECT 1"
+    ).r_id
+    refused = devices.post("labeling-functions/try", said, status=409)
+    assert "The rule later is not materialized" in refused["detail"]
+
+
+def test_trying_takes_the_permission_to_write_functions_and_is_throttled(
+    devices: Devices, viewer: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lf_id = devices.custom("static")["lf_id"]
+    for path in ("try", f"{lf_id}/try"):
+        assert viewer.post(f"{devices.functions}/{path}", {}).status_code == 403
+    monkeypatch.setattr(TryThrottle, "rate", "2/min")
+    answers = [devices.api.post(f"{devices.functions}/try", {}).status_code for _ in range(3)]
+    assert answers == [400, 400, 429]
+    assert devices.api.post(f"{devices.functions}/{lf_id}/try", {}).status_code == 429
