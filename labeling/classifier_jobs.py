@@ -1,20 +1,29 @@
 """Classifier jobs: launch one, do its work, show its result."""
 
 import json
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from concepts.models import Concept, Feature
 from labeling.label_jobs import not_yet
-from labeling.models import ClassifierJob, SnorkelJob
+from labeling.models import ABSTAIN, ClassifierJob, Model, SnorkelJob
+from labeling.result_pages import as_parquet
 from tippers import storage
 from tippers.errors import CannotBeDone
 from tippers.runs import engine
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from labeling.bank import BankResult, Predictions
+    from labeling.classifiers import FeatureMatrix, Filtered, Ints
 
 
 def launch(
@@ -55,11 +64,80 @@ def launch(
 
 
 def train(job: ClassifierJob, run: RunHandle) -> None:
-    """The work of a run: labels and features to a table, the bank over it, scores into storage."""
-    import numpy as np
-    import pyarrow.compute as pc
-
+    """The work of a run: labels and features to a table, the bank over it, results into storage."""
     from labeling.bank import train_bank
+
+    inputs = job.inputs_now()
+    given = _given(job, run)
+    with tempfile.TemporaryFile() as packed:
+        bank = train_bank(
+            given.matrix.x,
+            given.filtered.rows,
+            given.y,
+            test_size=job.config["test_size"],
+            random_state=job.config["random_state"],
+            watch=run,
+            packed=packed,
+        )
+        for skipped in bank.skipped:
+            run.log(f"{skipped.model} has no score: {skipped.reason}", "WARNING")
+        if not bank.scores:
+            raise CannotBeDone("No classifier could be trained; the run's log says why.")
+        if bank.no_predictions:
+            run.log(f"There are no predictions: {bank.no_predictions}", "WARNING")
+        answer = json.dumps(_answer(given, bank, job.config)).encode()
+        folder = _Folder(f"classifier_results/job_{job.job_id}", str(run.token))
+        try:
+            found = {"result_path": folder.put(".json", answer)}
+            if bank.predictions is not None:
+                table = as_parquet(_predictions(given, bank.predictions))
+                found["predictions_path"] = folder.put(".parquet", table)
+            models = _models(job, given, bank, packed, folder)
+            with run.finishing():
+                paths = {field: storage.uri(key) for field, key in found.items()}
+                ClassifierJob.objects.filter(pk=job.pk).update(inputs=inputs, **paths)
+                Model.objects.bulk_create(models)
+        except (CannotBeDone, LostLease, Stopped):
+            folder.clear()
+            raise
+
+
+class _Folder:
+    """Where a run puts its objects, each under a name with its token; they can be taken back."""
+
+    def __init__(self, path: str, token: str) -> None:
+        self.path, self.token = path, token
+        self.keys: list[str] = []
+
+    def put(self, name: str, data: bytes, *, below: str = "") -> str:
+        """The key of the object."""
+        key = f"{self.path}/{below}{self.token}{name}"
+        storage.put_bytes(key, data)
+        self.keys.append(key)
+        return key
+
+    def clear(self) -> None:
+        for key in self.keys:
+            storage.delete(key)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a bank learns from: `matrix` has a row for each of `keys`, `y` for each filtered row.
+
+    `classes[c]` is the concept value that class c stands for.
+    """
+
+    keys: "pa.Array"
+    matrix: "FeatureMatrix"
+    filtered: "Filtered"
+    y: "Ints"
+    classes: list[dict[str, Any]]
+
+
+def _given(job: ClassifierJob, run: RunHandle) -> _Given:
+    import numpy as np
+
     from labeling.classifiers import (
         FilterOptions,
         check_split,
@@ -68,58 +146,108 @@ def train(job: ClassifierJob, run: RunHandle) -> None:
         sureness,
     )
 
-    inputs = job.inputs_now()
-    config = job.config
-    options = FilterOptions(**{name: config[name] for name in FilterOptions.__dataclass_fields__})
+    options = FilterOptions(**{n: job.config[n] for n in FilterOptions.__dataclass_fields__})
     keys, labels, confidence, probabilities, names = _labels(job.snorkel_job)
     filtered = filter_labels(
-        labels,
-        sureness(confidence, probabilities, options.threshold_method),
-        names,
-        options,
+        labels, sureness(confidence, probabilities, options.threshold_method), names, options
     )
-    check_split(filtered.stats["class_distribution_after_filter"], config["test_size"])
+    check_split(filtered.stats["class_distribution_after_filter"], job.config["test_size"])
     for note in filtered.notes:
         run.log(note, "WARNING")
     matrix = feature_matrix(
-        pc.take(keys, filtered.rows), job.snorkel_job.index.key_column, _feature_tables(job)
+        keys, job.snorkel_job.index.key_column, _feature_tables(job), learn_from=filtered.rows
     )
     for column, reason in matrix.left_out.items():
         run.log(f"{column} is not used: {reason}", "WARNING")
     run.log(f"{len(filtered.rows)} rows, {len(matrix.names)} features")
-    _, y = np.unique(labels[filtered.rows], return_inverse=True)
-    bank = train_bank(
-        matrix.x,
-        y,
-        test_size=config["test_size"],
-        random_state=config["random_state"],
-        watch=run,
-    )
-    for skipped in bank.skipped:
-        run.log(f"{skipped.model} has no score: {skipped.reason}", "WARNING")
-    if not bank.scores:
-        raise CannotBeDone("No classifier could be trained; the run's log says why.")
-    answer = {
-        "filtering_stats": filtered.stats,
+    cv_ids, y = np.unique(labels[filtered.rows], return_inverse=True)
+    classes = [{"cv_id": cv_id, "name": names[cv_id]} for cv_id in cv_ids.tolist()]
+    return _Given(keys, matrix, filtered, y, classes)
+
+
+def _answer(given: _Given, bank: "BankResult", config: dict[str, Any]) -> dict[str, Any]:
+    notes = list(given.filtered.notes)
+    if bank.no_predictions:
+        notes.append(f"There are no predictions: {bank.no_predictions}")
+    return {
+        "filtering_stats": given.filtered.stats,
         "model_scores": bank.scores,
         "num_models_trained": len(bank.scores),
         "skipped_models": [{"Model": s.model, "reason": s.reason} for s in bank.skipped],
-        "features_used": matrix.names,
-        "features_left_out": matrix.left_out,
-        "threshold_used": filtered.threshold,
-        "notes": filtered.notes,
+        "classes": given.classes,
+        "model_reports": [
+            report(score["Model"], bank.confusion[score["Model"]], given.classes)
+            for score in bank.scores
+        ],
+        "features_used": given.matrix.names,
+        "features_left_out": given.matrix.left_out,
+        "threshold_used": given.filtered.threshold,
+        "notes": notes,
         "config_used": config,
     }
-    key = f"classifier_results/job_{job.job_id}/{run.token}.json"
-    storage.put_bytes(key, json.dumps(answer).encode())
-    try:
-        with run.finishing():
-            ClassifierJob.objects.filter(pk=job.pk).update(
-                result_path=storage.uri(key), inputs=inputs
-            )
-    except (CannotBeDone, LostLease, Stopped):
-        storage.delete(key)
-        raise
+
+
+def report(
+    model: str, confusion: list[list[int]], classes: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """A model on the test rows, class by class, from its confusion matrix (true x predicted).
+
+    A share of nothing is 0: the precision of a class that is never predicted.
+    """
+    per_class = []
+    for number, value in enumerate(classes):
+        right = confusion[number][number]
+        there = sum(confusion[number])
+        said = sum(line[number] for line in confusion)
+        per_class.append(
+            {
+                **value,
+                "precision": right / said if said else 0.0,
+                "recall": right / there if there else 0.0,
+                "f1": 2 * right / (there + said) if there + said else 0.0,
+                "support": there,
+            }
+        )
+    return {"Model": model, "confusion_matrix": confusion, "per_class": per_class}
+
+
+def _predictions(given: _Given, found: "Predictions") -> "pa.Table":
+    """sample_id, predicted_label (cv_id; -1 without any feature), confidence, split."""
+    import numpy as np
+    import pyarrow as pa
+
+    cv_ids = np.array([value["cv_id"] for value in given.classes])
+    known = given.matrix.known
+    split = np.array([None, "train", "test"], dtype=object)  # by UNUSED, TRAIN, TEST
+    labels = np.where(known, cv_ids[found.classes], ABSTAIN)
+    return pa.table(
+        {
+            "sample_id": given.keys,
+            "predicted_label": pa.array(labels, pa.int64()),
+            "confidence": pa.array(
+                np.where(known, found.confidence, np.nan), pa.float64(), from_pandas=True
+            ),
+            "split": pa.array(split[found.used], pa.string()),
+        }
+    )
+
+
+def _models(
+    job: ClassifierJob, given: _Given, bank: "BankResult", packed: IO[bytes], folder: _Folder
+) -> list[Model]:
+    """The pipelines that the bank kept, into storage; their rows, not yet saved."""
+    from labeling.fitted import row
+
+    rows = []
+    for rank, (fitted, scores) in enumerate(zip(bank.fitted, bank.scores, strict=False), start=1):
+        packed.seek(fitted.offset)
+        data = packed.read(fitted.size)
+        key = folder.put(f"_{rank}.joblib", data, below="models/")
+        rows.append(
+            row(job, key, data, rank=rank, scores=scores, columns=given.matrix.columns,
+                classes=given.classes)
+        )  # fmt: skip
+    return rows
 
 
 def results(job: ClassifierJob) -> dict[str, Any]:

@@ -6,7 +6,7 @@ on the entity and turned into numbers. Training itself is `labeling.bank`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,43 @@ class FeatureTable:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A feature's column and how its values become numbers, as learned from the labelled rows.
+
+    `name` is the column's own, with its feature's before it where two features have the same one;
+    `type` Arrow's. `encoding`: "number" as it is, "seconds" for what measures time, "one_hot" for a
+    text, one number for each of `categories` (any other value is 0 in all of them).
+    """
+
+    feature: str
+    column: str
+    name: str
+    type: str
+    encoding: str
+    categories: list[str] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the numbers that it becomes."""
+        return [f"{self.name} = {each}" for each in self.categories] or [self.name]
+
+
+@dataclass(frozen=True)
 class FeatureMatrix:
-    """`x`: rows x features, nan for what is missing. `left_out`: column -> why it is no feature."""
+    """`x`: rows x the columns' outputs, nan for what is missing.
+
+    `left_out`: column -> why it is no feature. `known`: whether any feature has a row for it.
+    """
 
     x: Floats
-    names: list[str]
+    columns: list[Column]
     left_out: dict[str, str]
+    known: npt.NDArray[np.bool_]
+
+    @property
+    def names(self) -> list[str]:
+        """What the columns of `x` are."""
+        return [output for column in self.columns for output in column.outputs]
 
 
 def sureness(confidence: Floats, probabilities: Floats | None, method: str) -> Floats:
@@ -168,41 +199,69 @@ def check_split(sizes: Mapping[str, int], test_size: float) -> None:
 
 
 def feature_matrix(
-    keys: pa.Array, key_column: str, features: Sequence[FeatureTable]
+    keys: pa.Array,
+    key_column: str,
+    features: Sequence[FeatureTable],
+    *,
+    learn_from: Ints | None = None,
 ) -> FeatureMatrix:
     """The features of each of `keys`, in that order; an entity that a feature lacks has nan there.
 
-    No key is ever a feature: neither `key_column`, the index's, nor any feature's own.
+    No key is ever a feature: neither `key_column`, the index's, nor any feature's own. What a
+    column is like (whether it has values, a text's categories) is learned from the rows at
+    `learn_from`, or from all of them.
 
     Numbers are as they are, times in seconds, booleans 0 and 1, texts of at most SHORT_TEXT
     distinct values one column for each. CannotBeDone names a duplicate key, a missing column, or
     says that no usable column is left.
     """
-    names: list[str] = []
-    columns: list[Floats] = []
-    left_out: dict[str, str] = {}
     key_columns = {key_column, *(feature.key_column for feature in features)}
+    raw: dict[str, pa.ChunkedArray] = {}
+    columns: list[Column] = []
+    left_out: dict[str, str] = {}
+    known = np.zeros(len(keys), dtype=np.bool_)
     for feature in features:
         at = _positions(keys, feature)
+        known |= pc.is_valid(at).to_numpy(zero_copy_only=False)
         for column in _chosen(feature, key_columns):
-            label = (
-                column
-                if column not in {n.partition(" = ")[0] for n in names}
-                else (f"{feature.name}.{column}")
-            )
+            name = column if column not in raw else f"{feature.name}.{column}"
+            if name in raw:
+                raise CannotBeDone(f"Two columns would be called {name}; rename one of them.")
+            raw[name] = feature.table.column(column).take(at)
+            sample = raw[name] if learn_from is None else raw[name].take(pa.array(learn_from))
             try:
-                found = _numbers(label, feature.table.column(column).take(at))
+                encoding, categories = _encoding(sample)
             except _NotANumber as reason:
-                left_out[label] = str(reason)
+                left_out[name] = str(reason)
                 continue
-            names += found.keys()
-            columns += found.values()
+            kind = str(raw[name].type)
+            columns.append(Column(feature.name, column, name, kind, encoding, categories))
     if not columns:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise CannotBeDone(
             f"The features have no column to learn from{f' ({why})' if why else ''}."
         )
-    return FeatureMatrix(np.column_stack(columns), names, left_out)
+    return FeatureMatrix(encode(raw, columns), columns, left_out, known)
+
+
+def encode(table: pa.Table | Mapping[str, pa.ChunkedArray], columns: Sequence[Column]) -> Floats:
+    """A table's columns as numbers: rows x the columns' outputs, nan for what is missing.
+
+    CannotBeDone names a column that is missing or of another kind than it was.
+    """
+    there = table.column_names if isinstance(table, pa.Table) else list(table)
+    found: list[Floats] = []
+    for column in columns:
+        if column.name not in there:
+            raise CannotBeDone(f"There is no column {column.name}; there are: {', '.join(there)}.")
+        values = _plain(table[column.name])
+        if _kind(values.type) != column.encoding:
+            raise CannotBeDone(
+                f"The column {column.name} is {values.type}; the classifiers learned from "
+                f"{column.type}."
+            )
+        found += _numbers(values, column)
+    return np.column_stack(found)
 
 
 def _chosen(feature: FeatureTable, key_columns: set[str]) -> list[str]:
@@ -245,37 +304,55 @@ class _NotANumber(Exception):
     """Why a column is no feature."""
 
 
-def _numbers(name: str, column: pa.ChunkedArray) -> dict[str, Floats]:
-    """A column as one or more columns of numbers, by name."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
+def _kind(type_: pa.DataType) -> str | None:
+    """How a column of this type becomes numbers; None: in no way."""
+    is_type = pa.types
+    if is_type.is_string(type_) or is_type.is_large_string(type_):
+        return "one_hot"
+    if is_type.is_temporal(type_) and not is_type.is_interval(type_):
+        return "seconds"
+    numeric = (is_type.is_boolean, is_type.is_integer, is_type.is_floating, is_type.is_decimal)
+    return "number" if any(is_one(type_) for is_one in numeric) else None
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_dictionary = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_dictionary else column
+
+
+def _encoding(column: pa.ChunkedArray) -> tuple[str, list[str]]:
+    """How these values become numbers, and a text's categories."""
+    column = _plain(column)
     if column.null_count == len(column):
         raise _NotANumber("it has no value in any row")
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        distinct = pc.unique(column.drop_null()).sort()
-        if len(distinct) > SHORT_TEXT:
-            raise _NotANumber(f"it is text with {len(distinct)} values; {SHORT_TEXT} is the most")
-        found = {
-            f"{name} = {value}": _floats(pc.equal(column, value).fill_null(False))
-            for value in distinct
-        }
-    elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        micros = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
-        found = {name: _floats(micros.cast(pa.int64())) / 1e6}
-    elif pa.types.is_duration(kind):
-        found = {name: _floats(column.cast(pa.duration("us"), safe=False).cast(pa.int64())) / 1e6}
-    elif pa.types.is_time(kind):
-        micros = column.cast(pa.time64("us"), safe=False).cast(pa.int64())
-        found = {name: _floats(micros) / 1e6}
-    elif (
-        pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-    ):  # fmt: skip
-        found = {name: _floats(column)}
-    else:
-        raise _NotANumber(f"{kind} cannot be turned into a number")
-    return found
+    kind = _kind(column.type)
+    if kind is None:
+        raise _NotANumber(f"{column.type} cannot be turned into a number")
+    if kind != "one_hot":
+        return kind, []
+    distinct = pc.unique(column.drop_null()).sort()
+    if len(distinct) > SHORT_TEXT:
+        raise _NotANumber(f"it is text with {len(distinct)} values; {SHORT_TEXT} is the most")
+    return kind, distinct.to_pylist()
+
+
+def _numbers(values: pa.ChunkedArray, column: Column) -> list[Floats]:
+    """One array for each of the column's outputs."""
+    if column.encoding == "one_hot":
+        return [_floats(pc.equal(values, each).fill_null(False)) for each in column.categories]
+    if column.encoding == "seconds":
+        return [
+            _floats(values.cast(_in_microseconds(values.type), safe=False).cast(pa.int64())) / 1e6
+        ]
+    return [_floats(values)]
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
+    if pa.types.is_time(kind):
+        return pa.time64("us")
+    return pa.timestamp("us", tz=getattr(kind, "tz", None))
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:

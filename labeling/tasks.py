@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from labeling import classifier_jobs, label_jobs
-from labeling.models import ClassifierJob, SnorkelJob
+from labeling.models import ClassifierJob, Model, SnorkelJob
 from tippers import storage
 from tippers.errors import NotFound
 from tippers.runs.engine import RunHandle, job
@@ -31,13 +31,15 @@ def classifier_training(run: RunHandle, *, job_id: int) -> None:
 
 @storage.owner("snorkel_results/")
 def label_results() -> Iterator[str]:
-    yield from _results(SnorkelJob.objects.all())
+    yield from _paths(SnorkelJob.objects.all(), "result_path")
 
 
 @storage.owner("classifier_results/")
 def classifier_results() -> Iterator[str]:
-    yield from _results(ClassifierJob.objects.all())
+    yield from _paths(ClassifierJob.objects.all(), "result_path")
+    yield from _paths(ClassifierJob.objects.all(), "predictions_path")
+    yield from _paths(Model.objects.all(), "storage_path")
 
 
-def _results(jobs: "QuerySet[Any]") -> Iterator[str]:
-    yield from jobs.exclude(result_path=None).values_list("result_path", flat=True).iterator()
+def _paths(rows: "QuerySet[Any]", field: str) -> Iterator[str]:
+    yield from rows.exclude(**{field: None}).values_list(field, flat=True).iterator()

@@ -10,7 +10,7 @@ from pytest_django.fixtures import Settings
 
 from concepts.models import Concept, Feature, Index, PartitionExecution, Rule
 from connections.models import DatabaseConnection
-from labeling.models import ClassifierJob, SnorkelJob
+from labeling.models import ClassifierJob, Model, SnorkelJob
 from occupancy.chunks import storage_key
 from occupancy.models import OccupancySpaceChunk
 from tests.s3 import client, use_s3
@@ -50,11 +50,16 @@ def needed(db: None, vendor: str) -> set[str]:
     labels = SnorkelJob.objects.create(
         c=concept, index=index, lf_ids=[1], result_path=stored("snorkel_results/job_1/a")
     )
-    ClassifierJob.objects.create(
+    job = ClassifierJob.objects.create(
         c=concept,
         snorkel_job=labels,
         feature_ids=[1],
         result_path=stored("classifier_results/job_1/a"),
+        predictions_path=stored("classifier_results/job_1/b"),
+    )
+    parts = {"byte_size": 1, "features": [], "classes": [], "versions": {}, "scores": {}}
+    Model.objects.create(
+        **parts, job=job, rank=1, storage_path=stored("classifier_results/job_1/models/a")
     )
     begin = datetime(2024, 1, 1, tzinfo=UTC)
     chunk = OccupancySpaceChunk.objects.create(  # computed anew just now
@@ -70,13 +75,14 @@ ORPHANS = [
     "features/feature_1/b",
     "snorkel_results/job_1/b",
     "classifier_results/job_2/b",
+    "classifier_results/job_1/models/b",
     "health/b",
     "occupancy/spaces/7/3600/chunk_20240102T000000_20240103T000000.parquet",
 ]
 
 
 def test_orphans_go_after_a_day_and_nothing_else(needed: set[str]) -> None:
-    assert len(needed) == 7
+    assert len(needed) == 9
     for key in ORPHANS:
         stored(key)
     assert storage.sweep(DAY) == 0

@@ -14,7 +14,7 @@ from concepts.models import Feature
 from labeling import classifier_jobs
 from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
 from labeling.api.jobs import SHARED_JOB_FIELDS, JobSerializer, JobViewSet, ResultsSerializer
-from labeling.models import ClassifierJob, SnorkelJob
+from labeling.models import ClassifierJob, Model, SnorkelJob
 from tippers.api import Serializer
 
 
@@ -74,6 +74,33 @@ class FilteringStatsSerializer(serializers.Serializer[Any]):
     class_distribution_after_filter = serializers.DictField(child=serializers.IntegerField())
 
 
+class ClassSerializer(serializers.Serializer[Any]):
+    """A concept value that classifiers tell from others."""
+
+    cv_id = serializers.IntegerField()
+    name = serializers.CharField()
+
+
+class ClassReportSerializer(ClassSerializer):
+    """How a model did on the test rows of one class, and how many those are."""
+
+    precision = serializers.FloatField()
+    recall = serializers.FloatField()
+    f1 = serializers.FloatField()
+    support = serializers.IntegerField()
+
+
+class ModelReportSerializer(serializers.Serializer[Any]):
+    """A model on the test rows; `confusion_matrix`: by true class, then by predicted class."""
+
+    Model = serializers.CharField()
+    confusion_matrix = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField()),
+        help_text="Lines are true classes, columns predicted ones, in the order of `classes`.",
+    )
+    per_class = ClassReportSerializer(many=True)
+
+
 class ClassifierResultsSerializer(ResultsSerializer):
     """A classifier job's results, the best model first."""
 
@@ -85,10 +112,43 @@ class ClassifierResultsSerializer(ResultsSerializer):
     skipped_models = serializers.ListField(
         child=serializers.DictField(child=serializers.CharField()), required=False
     )
+    classes = ClassSerializer(many=True, required=False)
+    model_reports = ModelReportSerializer(
+        many=True, required=False, help_text="Of each ranked model, in the order of model_scores."
+    )
     features_used = serializers.ListField(child=serializers.CharField(), required=False)
     features_left_out = serializers.DictField(child=serializers.CharField(), required=False)
     threshold_used = serializers.FloatField(required=False)
     config_used = serializers.DictField(required=False)
+
+
+class ModelFeatureSerializer(serializers.Serializer[Any]):
+    """A column that a model takes, and how its values become numbers."""
+
+    feature = serializers.CharField()
+    column = serializers.CharField()
+    name = serializers.CharField()
+    type = serializers.CharField(help_text="Arrow's type.")
+    encoding = serializers.ChoiceField(["number", "seconds", "one_hot"])
+    categories = serializers.ListField(child=serializers.CharField())
+
+
+class ModelSerializer(serializers.ModelSerializer[Model]):
+    """A fitted classifier in storage, with what is needed to predict with it."""
+
+    job_id = serializers.IntegerField(read_only=True)
+    features = ModelFeatureSerializer(many=True)
+    classes = ClassSerializer(many=True)
+    versions = serializers.DictField(child=serializers.CharField())
+    scores = serializers.DictField()
+
+    class Meta:
+        model = Model
+        fields = (
+            "model_id", "job_id", "rank", "name", "scores", "features", "classes", "versions",
+            "storage_path", "byte_size", "sha256", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
 
 
 class ClassifierJobViewSet(JobViewSet):
@@ -117,3 +177,11 @@ class ClassifierJobViewSet(JobViewSet):
     def results(self, request: Request, **_: Any) -> Response:
         del request
         return Response(classifier_jobs.results(self.get_object()))
+
+    @extend_schema(responses=ModelSerializer(many=True))
+    @action(detail=True)
+    def models(self, request: Request, **_: Any) -> Response:
+        """The fitted classifiers that were kept, the best first."""
+        del request
+        page = self.paginate_queryset(self.get_object().models.all())
+        return self.get_paginated_response(ModelSerializer(page, many=True).data)

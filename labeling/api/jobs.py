@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from functools import partial
+from typing import IO, Any
 
 from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from django.http import FileResponse, StreamingHttpResponse
+from django.utils.http import content_disposition_header
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from concepts.api import DOWNLOAD_BLOCK, PARQUET
 from concepts.models import Concept
 from labeling.models import TrainingJob
+from labeling.result_pages import ORDERS, Choice
 from tippers import storage
-from tippers.api import ID, found
-from tippers.errors import NotPossibleNow
+from tippers.api import ID, DestroyModelMixin, found
+from tippers.errors import CannotBeDone, NotPossibleNow
+from tippers.paging import LARGEST, limit_parameter, skip_parameter, whole_number
 from tippers.runs import engine
 
+CSV = "text/csv"
+FORMATS = {"parquet": PARQUET, "csv": CSV}
 DOMAIN_STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -51,10 +61,79 @@ class ResultsSerializer(serializers.Serializer[Any]):
     notes = serializers.ListField(child=serializers.CharField(), required=False)
 
 
+CHOICE_PARAMETERS = [
+    OpenApiParameter(
+        "predicted_class",
+        {"type": "integer", "minimum": -1, "maximum": LARGEST},
+        description="Only predictions of this cv_id; -1 for those without a label.",
+    ),
+    OpenApiParameter(
+        "min_confidence",
+        {"type": "number", "minimum": 0, "maximum": 1},
+        description="Only predictions at least so confident; one without a label never is.",
+    ),
+    OpenApiParameter(
+        "order",
+        {"type": "string", "enum": list(ORDERS)},
+        description="By confidence, rising or falling; those without one last. Otherwise by key.",
+    ),
+    skip_parameter(),
+    limit_parameter(100),
+]
+FORMAT_PARAMETER = OpenApiParameter(
+    "format", {"type": "string", "enum": list(FORMATS), "default": "parquet"}
+)
+DOWNLOADS = {(200, media): OpenApiTypes.BINARY for media in FORMATS.values()}
+
+
+def choice_of(request: Request) -> Choice:
+    """CHOICE_PARAMETERS as they were given, but for the page; CannotBeDone names one at fault."""
+    given = request.query_params
+    predicted = confidence = None
+    if given.get("predicted_class"):
+        predicted = whole_number(request, "predicted_class", default=-1, least=-1)
+    if text := given.get("min_confidence"):
+        confidence = _share(text, "min_confidence")
+    order = given.get("order") or None
+    if order not in {None, *ORDERS}:
+        raise CannotBeDone(f"order must be one of: {', '.join(ORDERS)}.", field="order")
+    return Choice(predicted, confidence, order)
+
+
+def _share(text: str, name: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise CannotBeDone(f"{name} must be a number from 0 to 1.", field=name)
+    return number
+
+
+def format_of(request: Request) -> str:
+    """Which of FORMATS a download was asked for in."""
+    asked = request.query_params.get("format") or "parquet"
+    if asked not in FORMATS:
+        raise CannotBeDone(f"format must be one of: {', '.join(FORMATS)}.", field="format")
+    return asked
+
+
+def as_download(content: IO[bytes] | Generator[bytes], name: str) -> StreamingHttpResponse:
+    """A stored file, or parts of one as they are made, to be kept under `name`."""
+    media = FORMATS[name.rpartition(".")[2]]
+    if isinstance(content, Generator):
+        # A FileResponse of what is no file has no name.
+        headers = {"Content-Disposition": content_disposition_header(True, name)}
+        return StreamingHttpResponse(content, content_type=media, headers=headers)
+    response = FileResponse(content, as_attachment=True, filename=name, content_type=media)
+    response.block_size = DOWNLOAD_BLOCK
+    return response
+
+
 class JobViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
-    mixins.DestroyModelMixin,
+    DestroyModelMixin,
     viewsets.GenericViewSet[Any],
 ):
     """What both kinds of job share: list, read, cancel, delete."""
@@ -78,11 +157,11 @@ class JobViewSet(
     def perform_destroy(self, instance: TrainingJob) -> None:
         if instance.is_active:
             raise NotPossibleNow(f"Job {instance.job_id} is {instance.status}; cancel it first.")
+        keys = [storage.key_of(uri) for uri in instance.stored_objects()]
         with transaction.atomic():
-            instance.delete()
-            if instance.result_path is not None:
-                key = storage.key_of(instance.result_path)
-                transaction.on_commit(lambda: storage.delete(key), robust=True)
+            super().perform_destroy(instance)
+            for key in keys:
+                transaction.on_commit(partial(storage.delete, key), robust=True)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])

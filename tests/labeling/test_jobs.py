@@ -1,4 +1,4 @@
-"""From votes to ranked classifiers over REST; the runs are performed in this process."""
+"""Snorkel jobs over REST, from votes to labels; the runs are performed in this process."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling import label_jobs
-from labeling.models import ClassifierJob, LabelingFunction, SnorkelJob
+from labeling import label_jobs, result_pages
+from labeling.models import LabelingFunction, SnorkelJob
 from tests.conftest import body
 from tests.labeling.conftest import DEVICES, Devices, publish
 from tippers import storage
@@ -91,27 +91,28 @@ def test_results_are_paged(devices: Devices) -> None:
 def test_a_page_reads_only_the_row_groups_that_hold_it(
     devices: Devices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label_jobs, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(result_pages, "ROW_GROUP_ROWS", 50)
     shown = devices.label(devices.four_functions())
     job = SnorkelJob.objects.get(job_id=shown["job_id"])
     assert job.result_path is not None
     with storage.open_parquet(storage.key_of(job.result_path)) as file:
         assert file.num_row_groups == -(-DEVICES // 50)
-    read: list[list[int]] = []
-    read_row_groups = pq.ParquetFile.read_row_groups
+    read: list[int] = []
+    read_row_group = pq.ParquetFile.read_row_group
 
-    def watched(file: Any, groups: list[int]) -> Any:
-        read.append(groups)
-        return read_row_groups(file, groups)
+    def watched(file: Any, group: int) -> Any:
+        read.append(group)
+        return read_row_group(file, group)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
     for skip, limit, groups in (
         (0, 50, [0]), (49, 2, [0, 1]), (50, 1, [1]), (120, 100, [2, 3, 4]), (239, 9, [4]),
         (240, 5, []), (1000, 5, []),
     ):  # fmt: skip
-        found = label_jobs.results(job, skip=skip, limit=limit)
+        found, total = label_jobs.results(job, Choice(), skip=skip, limit=limit)
         assert found["predictions"] == shown["predictions"][skip : skip + limit]
-        assert read.pop() == groups
+        assert (total, read) == (DEVICES, groups)
+        read.clear()
 
 
 def test_metrics_are_written_back_to_the_functions(devices: Devices) -> None:
@@ -268,80 +269,3 @@ def test_a_result_is_stale_once_the_index_has_other_content(devices: Devices) ->
     assert devices.get(f"snorkel/jobs/{job_id}/results")["is_stale"] is False
     publish(devices.index, pa.table({"mac": ["mac001", "new"]}))
     assert devices.get(f"snorkel/jobs/{job_id}/results")["is_stale"] is True
-
-
-# --- classifiers ------------------------------------------------------------------------------
-
-
-def test_labels_and_features_become_ranked_classifiers(devices: Devices) -> None:
-    labels = devices.label(devices.four_functions(), epochs=500, lr=0.05)
-    said = {"snorkel_job_id": labels["job_id"], "feature_ids": [devices.feature.feature_id]}
-    job = devices.post("classifiers/run", said)
-    assert job["status"] == "RUNNING"
-    config = {
-        "threshold_method": "max_confidence", "threshold_value": 0.7, "min_labels_per_class": 10,
-        "imbalance_factor": 3.0, "test_size": 0.2, "random_state": 42, "relax_threshold": False,
-    }  # fmt: skip
-    assert job["config"] == config
-    path = f"classifiers/jobs/{job['job_id']}"
-    assert devices.get(f"{path}/results")["status"] == "PENDING"
-    devices.perform_all()
-    results = devices.get(f"{path}/results")
-    assert results["status"] == "COMPLETED", results
-    scores = results["model_scores"]
-    assert len(scores) == results["num_models_trained"] >= 30
-    assert list(scores[0]) == ["Model", "Accuracy", "Balanced Accuracy", "F1 Score", "Time Taken"]
-    assert scores[0]["Balanced Accuracy"] > 0.9
-    assert results["config_used"] == config
-    assert results["features_used"] == ["mean_hours", "distinct_rooms", "noise"]
-    stats = results["filtering_stats"]
-    sure = [p for p in labels["predictions"] if p["confidence"] and p["confidence"] >= 0.7]
-    assert stats["samples_before_filter"] == labels["summary"]["labelled"]
-    assert stats["samples_after_filter"] == len(sure)
-    assert sum(stats["class_distribution_after_filter"].values()) == len(sure)
-    assert f"/classifier_results/job_{job['job_id']}/" in devices.get(path)["result_path"]
-    assert [j["job_id"] for j in devices.get("classifiers/jobs")] == [job["job_id"]]
-    assert (
-        devices.reviewer.delete(f"{devices.root}/snorkel/jobs/{labels['job_id']}").status_code
-        == 409
-    )
-    assert devices.reviewer.delete(f"{devices.root}/{path}").status_code == 204
-
-
-def test_too_few_labels_fail_the_job_with_the_counts(devices: Devices) -> None:
-    labels = devices.label(devices.four_functions())
-    said = {
-        "snorkel_job_id": labels["job_id"], "feature_ids": [devices.feature.feature_id],
-        "config": {"min_labels_per_class": 100},
-    }  # fmt: skip
-    job = devices.post("classifiers/run", said)
-    devices.perform_all()
-    failed = devices.get(f"classifiers/jobs/{job['job_id']}")
-    assert failed["status"] == "FAILED"
-    assert "fewer than 100 labels (STATIC: " in failed["error_message"]
-    assert not ClassifierJob.objects.exclude(result_path=None).exists()
-
-
-def test_a_classifier_job_needs_finished_labels_and_materialized_features(devices: Devices) -> None:
-    lf_ids = devices.four_functions()
-    waiting = devices.post("snorkel/run", launch(devices, lf_ids))
-    features = [devices.feature.feature_id]
-    said = {"snorkel_job_id": waiting["job_id"], "feature_ids": features}
-    refused = devices.post("classifiers/run", said, status=400)
-    assert "must be COMPLETED" in refused["errors"]["snorkel_job_id"][0]
-    devices.perform_all()
-    changes: list[tuple[dict[str, Any], str]] = [
-        ({"snorkel_job_id": 99_999}, "snorkel_job_id"),
-        ({"feature_ids": []}, "feature_ids"),
-        ({"feature_ids": [99_999]}, "feature_ids"),
-        ({"config": {"threshold_method": "best"}}, "config"),
-        ({"config": {"threshold_value": 2}}, "config"),
-        ({"config": {"test_size": 1}}, "config"),
-        ({"config": {"imbalance_factor": 0.5}}, "config"),
-    ]
-    for change, field in changes:
-        assert field in devices.post("classifiers/run", said | change, status=400)["errors"]
-    devices.feature.change(sql_query="SELECT 2")
-    refused = devices.post("classifiers/run", said, status=400)
-    assert "not materialized" in refused["errors"]["feature_ids"][0]
-    assert not ClassifierJob.objects.exists()
