@@ -1,7 +1,7 @@
-"""What is in each column of a Parquet file, read one column at a time in batches.
+"""What is in each column of a table, found while the table passes in parts.
 
-Memory is bounded by one batch and by what is kept to count distinct values, whatever the size of
-the file.
+Memory is bounded by one part and by what is kept to count distinct values, whatever the size of
+the table.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-BATCH_ROWS = 250_000  # a row group of ours, which is bounded in bytes too
 TOP_VALUES = 5
 # Above either of these, `distinct` is what was counted so far and `distinct_exact` is false.
 DISTINCT_ROWS = 100_000
@@ -24,63 +22,80 @@ DISTINCT_BYTES = 8 * 1024 * 1024
 LONGEST_TEXT = 200
 
 
-def column_stats(file: pq.ParquetFile) -> list[dict[str, Any]]:
-    """One JSON object per column, in the file's order.
+class ColumnStats:
+    """Gathers the statistics of a table's columns from its parts, which share one schema.
 
-    Every object has `name`, `dtype` (Arrow's name) and `nulls`. Columns whose values compare have
-    `distinct` and `distinct_exact`; if that is true, `distinct_sha256` is a hash of the set of
-    values, whatever order they came in. Numbers have `min max mean std` (of the finite values; std is
-    the sample's, null below two values) and `non_finite` if there are such; times have `min max`
-    as ISO text; text and booleans have `top_values`, `[{value, count}]`, the most frequent first,
-    if all distinct values could be counted.
+    A part of many rows (a row group's) costs less per row than many small ones.
     """
-    return [_one_column(file, position) for position in range(len(file.schema_arrow))]
+
+    def __init__(self) -> None:
+        self._columns: list[_Column] | None = None
+
+    def add(self, part: pa.Table) -> None:
+        """Take the next rows into account; a part may be empty, and a table without rows is one."""
+        if self._columns is None:
+            self._columns = [_Column.of(field.name, field.type) for field in part.schema]
+        for column, values in zip(self._columns, part.columns, strict=True):
+            column.add(values)
+
+    def found(self) -> list[dict[str, Any]]:
+        """One JSON object per column, in the table's order.
+
+        Every object has `name`, `dtype` (Arrow's name) and `nulls`. Columns whose values compare
+        have `distinct` and `distinct_exact`; if that is true, `distinct_sha256` is a hash of the
+        set of values, whatever order they came in. Numbers have `min max mean std` (of the finite
+        values; std is the sample's, null below two values) and `non_finite` if there are such;
+        times have `min max` as ISO text; text and booleans have `top_values`, `[{value, count}]`,
+        the most frequent first, if all distinct values could be counted.
+        """
+        return [column.stats() for column in self._columns or []]
 
 
-def _one_column(file: pq.ParquetFile, position: int) -> dict[str, Any]:
-    import pyarrow as pa
-
-    name, kind = file.schema_arrow.names[position], file.schema_arrow.types[position]
-    numeric = _is_numeric(kind)
-    spread = _Spread() if numeric else None
-    least_most = _LeastMost() if pa.types.is_temporal(kind) else None
-    values = _Distinct() if _is_comparable(kind) else None
-    nulls = 0
-    for group in range(file.num_row_groups):
-        # Where nothing is left to count, the file's own notes say the rest: half of the time.
-        if values is not None and not values.exact and not numeric:
-            noted = _noted(file, group, position, with_ends=least_most is not None)
-            if noted is not None:
-                nulls += noted.null_count
-                if least_most is not None:
-                    least_most.widen(noted.min, noted.max)
-                continue
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[name]):
-            column = batch.column(name)
-            nulls += column.null_count
-            present = column.drop_null()
-            if not len(present):
-                continue
-            for part in (spread, least_most, values):
-                if part is not None:
-                    part.add(present)
-    stats: dict[str, Any] = {"name": name, "dtype": str(kind), "nulls": nulls}
-    if values is not None:
-        stats |= values.stats(with_top=not numeric and least_most is None)
-    for part in (spread, least_most):
-        if part is not None:
-            stats |= part.stats()
-    return stats
+def column_stats(table: pa.Table) -> list[dict[str, Any]]:
+    """The statistics of a table that is in memory; see `ColumnStats.found`."""
+    stats = ColumnStats()
+    stats.add(table)
+    return stats.found()
 
 
-def _noted(file: pq.ParquetFile, group: int, position: int, *, with_ends: bool) -> Any:
-    """What the file notes of a column in a row group; None where that is not all we need."""
-    if file.metadata.num_columns != len(file.schema_arrow):
-        return None  # nested columns take several places each
-    noted = file.metadata.row_group(group).column(position).statistics
-    if noted is None or not noted.has_null_count or (with_ends and not noted.has_min_max):
-        return None
-    return noted
+@dataclass
+class _Column:
+    name: str
+    dtype: str
+    spread: _Spread | None
+    least_most: _LeastMost | None
+    values: _Distinct | None
+    nulls: int = 0
+
+    @classmethod
+    def of(cls, name: str, kind: pa.DataType) -> _Column:
+        import pyarrow as pa
+
+        return cls(
+            name,
+            str(kind),
+            _Spread() if _is_numeric(kind) else None,
+            _LeastMost() if pa.types.is_temporal(kind) else None,
+            _Distinct() if _is_comparable(kind) else None,
+        )
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        self.nulls += column.null_count
+        present = column.drop_null() if column.null_count else column
+        if not len(present):
+            return
+        for part in (self.spread, self.least_most, self.values):
+            if part is not None:
+                part.add(present)
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "nulls": self.nulls}
+        if self.values is not None:
+            stats |= self.values.stats(with_top=self.spread is None and self.least_most is None)
+        for part in (self.spread, self.least_most):
+            if part is not None:
+                stats |= part.stats()
+        return stats
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
@@ -99,7 +114,7 @@ def _is_comparable(kind: pa.DataType) -> bool:
 
 @dataclass
 class _Spread:
-    """Minimum, maximum, mean and standard deviation of numbers, merged batch by batch."""
+    """Minimum, maximum, mean and standard deviation of numbers, merged part by part."""
 
     count: int = 0
     non_finite: int = 0
@@ -108,7 +123,7 @@ class _Spread:
     mean: float = 0.0
     squares: float = 0.0  # sum of squared distances from the mean
 
-    def add(self, present: pa.Array) -> None:
+    def add(self, present: pa.ChunkedArray) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -149,15 +164,12 @@ class _LeastMost:
     least: Any = None
     most: Any = None
 
-    def add(self, present: pa.Array) -> None:
+    def add(self, present: pa.ChunkedArray) -> None:
         import pyarrow.compute as pc
 
         ends = pc.min_max(present).as_py()
-        self.widen(ends["min"], ends["max"])
-
-    def widen(self, least: Any, most: Any) -> None:
-        self.least = least if self.least is None else min(self.least, least)
-        self.most = most if self.most is None else max(self.most, most)
+        self.least = ends["min"] if self.least is None else min(self.least, ends["min"])
+        self.most = ends["max"] if self.most is None else max(self.most, ends["max"])
 
     def stats(self) -> dict[str, Any]:
         return {"min": _as_json(self.least), "max": _as_json(self.most)}
@@ -168,32 +180,44 @@ class _Distinct:
     """Distinct values with their counts, until there are too many to keep."""
 
     values: pa.Array | None = None
-    counts: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    counts: np.ndarray[Any, np.dtype[np.int64]] = field(init=False)  # beside `values`
     exact: bool = True
     _kept: int = field(default=0)
 
-    def add(self, present: pa.Array) -> None:
+    def add(self, present: pa.ChunkedArray) -> None:
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if not self.exact:
             return
-        found = pc.value_counts(present)
+        new = present if self.values is None else self._count_known(present)
+        if not len(new):
+            return
+        found = pc.value_counts(new)
         values, counts = found.field("values"), found.field("counts").to_numpy()
-        if self.values is not None and self.counts is not None:
-            # By position in what is known: grouping both together takes ten times as long.
-            at = pc.index_in(values, value_set=self.values)
-            known = at.is_valid()
-            known_here = known.to_numpy(zero_copy_only=False)
-            self.counts[at.drop_null().to_numpy()] += counts[known_here]
-            values = pa.concat_arrays([self.values, values.filter(pc.invert(known))])
-            counts = np.concatenate([self.counts, counts[~known_here]])
+        if self.values is not None:
+            values = pa.concat_arrays([self.values, values])
+            counts = np.concatenate([self.counts, counts])
         self._kept = len(values)
         if len(values) > DISTINCT_ROWS or values.nbytes > DISTINCT_BYTES:
-            self.exact, self.values, self.counts = False, None, None
+            self.exact, self.values = False, None
         else:
             self.values, self.counts = values, counts.copy()  # Arrow's own memory is read only
+
+    def _count_known(self, present: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Count the values that came before, and return the others.
+
+        Most values of most columns come again, and grouping each part by itself first takes half
+        as long again.
+        """
+        import numpy as np
+        import pyarrow.compute as pc
+
+        at = pc.index_in(present, value_set=self.values)
+        for chunk in at.drop_null().chunks:
+            self.counts += np.bincount(chunk.to_numpy(), minlength=len(self.counts))
+        return present.filter(at.is_null())
 
     def stats(self, *, with_top: bool) -> dict[str, Any]:
         stats: dict[str, Any] = {"distinct": self._kept, "distinct_exact": self.exact}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
-from concepts.column_stats import column_stats
+from concepts.column_stats import ColumnStats
 from concepts.models import DerivedAsset, Feature, SqlAsset
 from connections import query
 from tippers import sql, storage
@@ -70,8 +70,9 @@ def materialize(asset: SqlAsset, run: RunHandle) -> None:
     """
     inputs = asset.inputs_now()
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
-    written = stored(asset, run, key, rendered(asset))
-    publish(asset, run, key, written, inputs=inputs)
+    stats = ColumnStats()
+    written = stored(asset, run, key, rendered(asset), stats.add)
+    publish(asset, run, key, written, stats, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,18 @@ def rendered(asset: SqlAsset) -> Source:
     return Source(target, text, table)
 
 
-def stored(asset: SqlAsset, run: RunHandle, key: str, source: Source) -> storage.Written:
-    """Stream the result of the query into the object `key`."""
+def stored(
+    asset: SqlAsset,
+    run: RunHandle,
+    key: str,
+    source: Source,
+    watch: Callable[[pa.Table], None] = lambda _: None,
+) -> storage.Written:
+    """Stream the result of the query into the object `key`, and show its parts to `watch`."""
     run.log(f"the query runs on the connection {asset.connection.name}")
     with query_of(run, source) as reader:
         check_columns(asset, reader.schema.names, run)
-        written = storage.write_parquet(key, reader.schema, counted(reader, run))
+        written = storage.write_parquet(key, reader.schema, counted(reader, run), watch)
     run.log(f"{written.rows} rows, {written.bytes} bytes")
     return written
 
@@ -128,29 +135,28 @@ def publish(
     run: RunHandle,
     key: str,
     written: storage.Written,
+    stats: ColumnStats,
     *,
     inputs: dict[str, str | None],
     confirm: Callable[[], None] = lambda: None,
 ) -> None:
     """End the run and make the object `key` the asset's product, made from `inputs`.
 
-    `confirm` is called while the asset is locked and raises CannotBeDone if it must not be.
+    `stats` has seen its rows. `confirm` is called while the asset is locked and raises CannotBeDone if it must not be.
     """
-    with discarded_unless_current(key):
-        with storage.open_parquet(key) as file:
-            stats = column_stats(file)
-        with run.finishing():
-            became_current = asset.become_current(
-                inputs=inputs,
-                storage_path=storage.uri(key),
-                row_count=written.rows,
-                byte_size=written.bytes,
-                content_sha256=written.sha256,
-                column_stats=stats,
-            )
-            if not became_current:
-                raise changed_meanwhile(asset)
-            confirm()
+    columns = stats.found()
+    with discarded_unless_current(key), run.finishing():
+        became_current = asset.become_current(
+            inputs=inputs,
+            storage_path=storage.uri(key),
+            row_count=written.rows,
+            byte_size=written.bytes,
+            content_sha256=written.sha256,
+            column_stats=columns,
+        )
+        if not became_current:
+            raise changed_meanwhile(asset)
+        confirm()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from concepts import partitioning
+from concepts.column_stats import ColumnStats
 from concepts.materialize import (
     changed_meanwhile,
     check_columns,
@@ -236,14 +237,15 @@ def unite(asset: SqlAsset, run: RunHandle, fingerprint: str) -> None:
     with storage.open_parquet(keys[0]) as file:
         schema = file.schema_arrow
     key = f"{asset.folder}/{asset.kind}_{asset.pk}/{run.token}.parquet"
-    written = storage.write_parquet(key, schema, counted(_batches(keys, schema), run))
+    stats = ColumnStats()
+    written = storage.write_parquet(key, schema, counted(_batches(keys, schema), run), stats.add)
     run.log(f"{len(keys)} partitions, {written.rows} rows, {written.bytes} bytes")
 
     def confirm() -> None:
         if _state(parts.all()) != state:
             raise CannotBeDone(RUN_ANEW)
 
-    publish(asset, run, key, written, inputs=inputs, confirm=confirm)
+    publish(asset, run, key, written, stats, inputs=inputs, confirm=confirm)
 
 
 def _batches(keys: list[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

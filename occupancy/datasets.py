@@ -22,7 +22,6 @@ from tippers.runs.engine import launch, workers_alive
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 log = logging.getLogger(__name__)
 
@@ -334,20 +333,11 @@ def _complete(dataset: OccupancyDataset) -> None:
             f"AND dataset_id = %s",
             [
                 table.num_rows,
-                json.dumps(column_stats(_as_parquet(table))),
+                json.dumps(column_stats(table)),
                 storage.uri(folder),
                 dataset.dataset_id,
             ],
         )
-
-
-def _as_parquet(table: "pa.Table") -> "pq.ParquetFile":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return pq.ParquetFile(pa.BufferReader(sink.getvalue()))
 
 
 # The root's chunks are the last to be complete, and fail when anything below them does.

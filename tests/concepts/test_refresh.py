@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from concepts.column_stats import column_stats
+from concepts.column_stats import ColumnStats
 from tests.concepts.conftest import Campus
 from tests.conftest import body
 from tippers.runs.engine import perform_next
@@ -177,11 +177,12 @@ def test_a_run_that_is_joined_while_it_works_ends_its_new_parent(
     campus.launch("indexes", index_id)
     parents: list[str] = []
 
-    def meanwhile(file: Any) -> Any:
+    def meanwhile(stats: ColumnStats) -> Any:
         parents.append(refresh(campus)["dagster_run_id"])
-        return column_stats(file)
+        return found(stats)
 
-    monkeypatch.setattr("concepts.materialize.column_stats", meanwhile)
+    found = ColumnStats.found
+    monkeypatch.setattr(ColumnStats, "found", meanwhile)
     assert perform_next("short")
     assert campus.run(parents[0])["status"] == "SUCCESS"
 
