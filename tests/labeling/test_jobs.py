@@ -8,9 +8,11 @@ import pytest
 
 from labeling import label_jobs, result_pages
 from labeling.models import LabelingFunction, SnorkelJob
+from labeling.result_pages import Choice
 from tests.conftest import body
 from tests.labeling.conftest import DEVICES, Devices, publish
 from tippers import storage
+from tippers.runs.models import RunLog
 
 
 def launch(devices: Devices, lf_ids: list[int], **changes: Any) -> dict[str, Any]:
@@ -161,6 +163,15 @@ def test_faults_are_counted_and_shown(devices: Devices) -> None:
     zeros = devices.rule.table(["n"]).column("n").to_pylist().count(0)
     assert (analysis["name"], analysis["faults"], analysis["rows"]) == ("faulty", zeros, DEVICES)
     assert "ZeroDivisionError" in analysis["first_fault"]
+
+
+def test_a_job_records_what_held_its_code(devices: Devices) -> None:
+    results = devices.label(devices.four_functions())
+    layers = results["sandbox_layers"]
+    assert {"limits", "no_new_privs"} <= set(layers)
+    job = SnorkelJob.objects.get(job_id=results["job_id"])
+    said = RunLog.objects.get(run=job.run, message__startswith="labeling code is held by").message
+    assert said.startswith(f"labeling code is held by: {', '.join(layers)}")
 
 
 def test_a_function_that_fails_on_most_rows_fails_the_job_by_name(devices: Devices) -> None:
