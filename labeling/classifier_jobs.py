@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ from django.db import transaction
 from concepts.models import Concept, Feature
 from labeling.label_jobs import not_yet
 from labeling.models import ABSTAIN, ClassifierJob, Model, SnorkelJob
-from labeling.result_pages import as_parquet
+from labeling.result_pages import Choice, as_parquet, csv_parts, page
+from labeling.result_pages import predictions as shown
 from tippers import storage
-from tippers.errors import CannotBeDone
+from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs import engine
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
@@ -256,6 +257,44 @@ def results(job: ClassifierJob) -> dict[str, Any]:
         return not_yet(job.job_id, job.status, job.error_message)
     answer = json.loads(storage.read_bytes(storage.key_of(job.result_path)))
     return {"job_id": job.job_id, "status": job.status, "is_stale": job.is_stale, **answer}
+
+
+def predictions(
+    job: ClassifierJob, choice: Choice, *, skip: int, limit: int
+) -> tuple[dict[str, Any], int]:
+    """What the best classifier says of the entities, and how many were chosen in all.
+
+    At most `limit` of them are shown, from `skip`. CannotBeDone for a class that the job has not.
+    """
+    best = job.models.first()
+    if job.predictions_path is None or best is None:
+        return {"job_id": job.job_id, "status": job.status, "message": _no_predictions(job)}, 0
+    names = {value["cv_id"]: value["name"] for value in best.classes}
+    choice.check(names)
+    found = page(storage.key_of(job.predictions_path), choice, skip=skip, limit=limit)
+    answer = {
+        "job_id": job.job_id,
+        "status": job.status,
+        "is_stale": job.is_stale,
+        "model": best.name,
+        "classes": best.classes,
+        "predictions": shown(found.rows, names),
+    }
+    return answer, found.total
+
+
+def download(job: ClassifierJob, file_format: str) -> "IO[bytes] | Generator[bytes]":
+    """All predictions: the stored Parquet file, or its rows as CSV. NotPossibleNow without them."""
+    if job.predictions_path is None:
+        raise NotPossibleNow(_no_predictions(job))
+    key = storage.key_of(job.predictions_path)
+    return csv_parts(key) if file_format == "csv" else storage.open_bytes(key)
+
+
+def _no_predictions(job: ClassifierJob) -> str:
+    if job.is_completed:
+        return "The best classifier made no predictions; the notes of the job's results say why."
+    return str(not_yet(job.job_id, job.status, job.error_message)["message"])
 
 
 def _labels(job: SnorkelJob) -> tuple[Any, Any, Any, Any, dict[int, str]]:

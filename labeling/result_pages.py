@@ -5,17 +5,20 @@ A file of predictions has `sample_id`, `predicted_label` (a cv_id, or -1 where t
 a page costs little. There may be `prob_class_0...` and more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tippers import storage
+from tippers.errors import CannotBeDone
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+ABSTAIN = -1
+ABSTAIN = -1
 ROW_GROUP_ROWS = 20_000
 PROBABILITY = "prob_class_"
 ORDERS = ("confidence", "-confidence")
@@ -31,6 +34,16 @@ class Choice:
     predicted_class: int | None = None
     min_confidence: float | None = None
     order: str | None = None
+
+    def check(self, cv_ids: Iterable[int]) -> None:
+        """CannotBeDone for a class that is none of these, nor -1."""
+        known = (ABSTAIN, *cv_ids)
+        if self.predicted_class not in {None, *known}:
+            there = ", ".join(str(cv_id) for cv_id in known)
+            raise CannotBeDone(
+                f"This job predicts no {self.predicted_class}; it predicts: {there}.",
+                field="predicted_class",
+            )
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ def predictions(rows: "pa.Table", names: Mapping[int, str]) -> list[dict[str, An
     return shown
 
 
-def csv_parts(key: str) -> Iterator[bytes]:
+def csv_parts(key: str) -> Generator[bytes]:
     """The file as CSV (RFC 4180 but for the line's end), a row group at a time, headed.
 
     It is opened here and now, so that one that is missing is known before an answer begins.
@@ -93,7 +106,7 @@ def csv_parts(key: str) -> Iterator[bytes]:
     return _csv_parts(storage.open_parquet(key))
 
 
-def _csv_parts(file: "pq.ParquetFile") -> Iterator[bytes]:
+def _csv_parts(file: "pq.ParquetFile") -> Generator[bytes]:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -118,13 +131,14 @@ def _chosen(file: "pq.ParquetFile", choice: Choice) -> "np.ndarray[Any, np.dtype
         mask &= pc.equal(there.column("predicted_label"), choice.predicted_class).to_numpy()
     if choice.min_confidence is not None:
         mask &= pc.greater_equal(confidence, choice.min_confidence).fill_null(False).to_numpy()
-    positions = np.flatnonzero(mask)
+    positions: np.ndarray[Any, np.dtype[np.int64]] = np.flatnonzero(mask)
     if choice.order is None:
         return positions
     direction = "descending" if choice.order.startswith("-") else "ascending"
     # A stable sort, nulls last: rows of one confidence stay in the stored order.
     order = pc.array_sort_indices(confidence.take(positions), order=direction)
-    return positions[order.to_numpy()]
+    ordered: np.ndarray[Any, np.dtype[np.int64]] = positions[order.to_numpy()]
+    return ordered
 
 
 def _rows(file: "pq.ParquetFile", positions: "np.ndarray[Any, np.dtype[np.int64]]") -> "pa.Table":

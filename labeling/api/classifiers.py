@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.http import StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from concepts.api import WhateverIsAsked
 from concepts.models import Feature
 from labeling import classifier_jobs
 from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
-from labeling.api.jobs import SHARED_JOB_FIELDS, JobSerializer, JobViewSet, ResultsSerializer
+from labeling.api.jobs import (
+    CHOICE_PARAMETERS,
+    DOWNLOADS,
+    FORMAT_PARAMETER,
+    SHARED_JOB_FIELDS,
+    JobSerializer,
+    JobViewSet,
+    ResultsSerializer,
+    as_download,
+    choice_of,
+    format_of,
+)
 from labeling.models import ClassifierJob, Model, SnorkelJob
 from tippers.api import Serializer
+from tippers.paging import MAX_LIMIT, whole_number
 
 
 class ClassifierJobSerializer(JobSerializer):
@@ -122,6 +136,30 @@ class ClassifierResultsSerializer(ResultsSerializer):
     config_used = serializers.DictField(required=False)
 
 
+class ClassifierPredictionSerializer(serializers.Serializer[Any]):
+    """What the best model says of one entity: -1 and no name where no feature has a row for it."""
+
+    sample_id = serializers.JSONField()
+    predicted_class = serializers.IntegerField()
+    predicted_name = serializers.CharField(allow_null=True)
+    confidence = serializers.FloatField(
+        allow_null=True, help_text="The class's probability; null where the model has none."
+    )
+    split = serializers.ChoiceField(
+        ["train", "test"],
+        allow_null=True,
+        help_text="The part its label was in; null: its label was not used, or it has none.",
+    )
+
+
+class ClassifierPredictionsSerializer(ResultsSerializer):
+    """What the best model says of every entity of the index."""
+
+    model = serializers.CharField(required=False)
+    classes = ClassSerializer(many=True, required=False)
+    predictions = ClassifierPredictionSerializer(many=True, required=False)
+
+
 class ModelFeatureSerializer(serializers.Serializer[Any]):
     """A column that a model takes, and how its values become numbers."""
 
@@ -185,3 +223,26 @@ class ClassifierJobViewSet(JobViewSet):
         del request
         page = self.paginate_queryset(self.get_object().models.all())
         return self.get_paginated_response(ModelSerializer(page, many=True).data)
+
+    @extend_schema(parameters=CHOICE_PARAMETERS, responses=ClassifierPredictionsSerializer)
+    @action(detail=True)
+    def predictions(self, request: Request, **_: Any) -> Response:
+        """What the best model says, filtered and ordered as asked; `X-Total-Count` counts it."""
+        skip = whole_number(request, "skip", default=0)
+        limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
+        choice = choice_of(request)
+        answer, total = classifier_jobs.predictions(
+            self.get_object(), choice, skip=skip, limit=limit
+        )
+        headers = {"X-Total-Count": str(total)} if "predictions" in answer else None
+        return Response(answer, headers=headers)
+
+    @extend_schema(parameters=[FORMAT_PARAMETER], responses=DOWNLOADS)
+    @action(detail=True, url_path="predictions/download", content_negotiation_class=WhateverIsAsked)
+    def download(self, request: Request, **_: Any) -> StreamingHttpResponse:
+        """All predictions as a file; its columns are named as in the stored Parquet file."""
+        job: ClassifierJob = self.get_object()
+        asked = format_of(request)
+        return as_download(
+            classifier_jobs.download(job, asked), f"predictions_{job.job_id}.{asked}"
+        )

@@ -4,8 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sklearn
+from pyarrow import csv
 
 from labeling import fitted
 from labeling.models import ClassifierJob, Model
@@ -104,9 +107,36 @@ def check_predictions(devices: Devices, job_id: int, used: int) -> None:
     assert predictions.column("predicted_label").to_pylist() == labels.tolist()
     shown = predictions.column("confidence").to_numpy(zero_copy_only=False)
     np.testing.assert_allclose(np.asarray(shown, dtype=float), confidence)
+    check_pages(devices, f"classifiers/jobs/{job_id}/predictions", predictions)
     split = predictions.column("split").to_pylist()
     assert (split.count("train") + split.count("test"), len(split)) == (used, DEVICES)
     assert split.count("test") == math.ceil(used * 0.2)
+
+
+def check_pages(devices: Devices, path: str, stored: pa.Table) -> None:
+    names = {cv_id: name for name, cv_id in devices.values.items()}
+    rows = stored.to_pylist()
+    answer = devices.get(f"{path}?limit=1000")
+    assert answer["classes"] == classes_of(devices)
+    assert answer["model"] == devices.get(path.replace("predictions", "models"))[0]["name"]
+    assert answer["predictions"] == [
+        {"sample_id": row["sample_id"], "predicted_class": row["predicted_label"],
+         "predicted_name": names[row["predicted_label"]], "confidence": row["confidence"],
+         "split": row["split"]}
+        for row in rows
+    ]  # fmt: skip
+    static = [row for row in rows if row["predicted_label"] == devices.values["STATIC"]]
+    wanted = f"{path}?predicted_class={devices.values['STATIC']}"
+    page = devices.api.get(f"{devices.root}/{wanted}&skip=3&limit=2")
+    assert page.headers["X-Total-Count"] == str(len(static))
+    shown = [each["sample_id"] for each in body(page)["predictions"]]
+    assert shown == [row["sample_id"] for row in static[3:5]]
+    assert "predicted_class" in devices.get(f"{path}?predicted_class=9999", status=400)["errors"]
+    for asked, read in (("parquet", pq.read_table), ("csv", csv.read_csv)):
+        file = devices.api.get(f"{devices.root}/{path}/download?format={asked}")
+        table = read(pa.BufferReader(file.getvalue()))
+        assert table.column_names == stored.column_names
+        assert table.column("predicted_label").to_pylist() == [r["predicted_label"] for r in rows]
 
 
 def test_too_few_labels_fail_the_job_with_the_counts(devices: Devices) -> None:
@@ -120,6 +150,10 @@ def test_too_few_labels_fail_the_job_with_the_counts(devices: Devices) -> None:
     failed = devices.get(f"classifiers/jobs/{job['job_id']}")
     assert failed["status"] == "FAILED"
     assert "fewer than 100 labels (STATIC: " in failed["error_message"]
+    predictions = f"classifiers/jobs/{job['job_id']}/predictions"
+    assert failed["error_message"] in devices.get(predictions)["message"]
+    assert failed["error_message"] in devices.get(f"{predictions}/download", status=409)["detail"]
+    assert devices.get(f"classifiers/jobs/{job['job_id']}/models") == []
     assert not ClassifierJob.objects.exclude(result_path=None).exists()
 
 

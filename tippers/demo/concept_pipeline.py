@@ -12,7 +12,11 @@ CONNECTION = "tippers"
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the pipeline found. `names` maps concept value ids to names."""
+    """What the pipeline found. `names` maps concept value ids to names.
+
+    `predictions`: the label model's label by device. `classified`: what the best classifier says of
+    each device, as the API has it; none if it could not say.
+    """
 
     c_id: int
     devices: int
@@ -21,6 +25,7 @@ class Labelled:
     functions: list[dict[str, Any]]
     predictions: dict[str, str]
     classifiers: dict[str, Any]
+    classified: list[dict[str, Any]]
 
 
 def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
@@ -85,6 +90,7 @@ def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
         },
     )
     screen.follow(api, {"classifier bank": trained["dagster_run_id"]})
+    bank = f"{base}/classifiers/jobs/{trained['job_id']}"
     return Labelled(
         c_id=concept["c_id"],
         devices=api.get(f"{base}/indexes/{index_id}")["row_count"],
@@ -96,8 +102,14 @@ def run(api: Api, recipe: Recipe, screen: Screen) -> Labelled:
             for row in api.pages(results, rows="predictions")
             if row["predicted_class"] != -1
         },
-        classifiers=api.get(f"{base}/classifiers/jobs/{trained['job_id']}/results"),
+        classifiers=api.get(f"{bank}/results"),
+        classified=_classified(api, f"{bank}/predictions"),
     )
+
+
+def _classified(api: Api, path: str) -> list[dict[str, Any]]:
+    there = "predictions" in api.get(path, limit=1)
+    return list(api.pages(path, rows="predictions")) if there else []
 
 
 def _connection(api: Api) -> int:

@@ -118,11 +118,13 @@ def show_accuracy(truth: Truth, labelled: Labelled, counted: list[Counted], scre
     lines = [
         f"Label model: {percent(share)} of the labelled devices are what the label says",
     ]
-    best: dict[str, Any] | None = next(iter(labelled.classifiers["model_scores"]), None)
-    if best:
+    seen = [row for row in labelled.classified if row["split"] == "train"]
+    unseen = [row for row in labelled.classified if row["split"] != "train"]
+    if unseen:
+        best = labelled.classifiers["model_scores"][0]["Model"]
         lines.append(
-            f"Best classifier: {best['Model']} repeats the labels on {percent(best['Accuracy'])} "
-            "of devices it has not seen (measured against labels, not against the truth)"
+            f"Best classifier: {best} is right on {_right(unseen, types)} of the {len(unseen):,} "
+            f"devices that it did not learn from, and on {_right(seen, types)} of those it did"
         )
     campus = next((space for space in counted if space.depth == 0), None)
     if campus and (follows := _follows(truth, campus.hours)) is not None:
@@ -133,6 +135,11 @@ def show_accuracy(truth: Truth, labelled: Labelled, counted: list[Counted], scre
     screen.step("Against the simulation's hidden truth (no step above has seen it)")
     for line in lines:
         screen.say(f"  {line}")
+
+
+def _right(rows: list[dict[str, Any]], types: dict[str, str]) -> str:
+    right = sum(types[row["sample_id"]] == row["predicted_name"] for row in rows)
+    return percent(right / len(rows) if rows else None)
 
 
 def _follows(truth: Truth, hours: list[tuple[datetime, int]]) -> float | None:
