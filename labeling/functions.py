@@ -243,7 +243,7 @@ def try_out(
     cv_ids = [value.cv_id for value in applicable]
     function = Function(0, "it", lf_type, config, cv_ids, rule.r_id, columns)
     begun = time.monotonic()
-    found = trial(function, rows, seed=TRIAL_SEED)
+    found = trial(function, rows, key_column=rule.key_column, seed=TRIAL_SEED)
     seconds = time.monotonic() - begun
     keys = [as_json(key) for key in rows.column(rule.key_column).to_pylist()]
     names = {value.cv_id: value.name for value in applicable}
@@ -348,23 +348,3 @@ def _rows_to_try(rule: Rule, columns: frozenset[str] | None, most: int) -> "pa.T
                 parts.append(file.read_row_group(number, names).select(names).take(inside))
             before += size
     return pa.concat_tables(parts)
-
-
-__all__ = [
-    "MOST_TRIED_ROWS",
-    "TRIED_ROWS",
-    "applicable_with",
-    "approve",
-    "change",
-    "create",
-    "delete",
-    "generated_code",
-    "judge",
-    "new_version",
-    "reject",
-    "toggle",
-    "try_out",
-    "try_saved",
-    "values_of",
-    "versions",
-]

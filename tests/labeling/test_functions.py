@@ -1,19 +1,23 @@
 """Labeling functions over REST: what is saved, who approves, what clears an approval, and tries."""
 
+import functools
 import hashlib
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from pytest_django.fixtures import Settings
 from rest_framework.test import APIClient
 
 from concepts.models import Rule
+from labeling import functions
 from labeling.api.functions import TryThrottle
 from labeling.models import LabelingFunction
 from tests.conftest import body
 from tests.labeling.conftest import Devices, publish
+from tippers.errors import NotPossibleNow
 
 
 def test_a_custom_function_is_saved_inactive_and_waits_for_approval(devices: Devices) -> None:
@@ -275,6 +279,68 @@ def test_versions_replace_one_another_and_every_one_shows_the_whole_chain(
         chain = devices.get(f"labeling-functions/{lf_id}/versions")
         assert [lf["version"] for lf in chain] == [1, 2, 3]
     assert "newest" in devices.post(path, {"lf_config": config}, status=409)["detail"]
+
+
+def test_a_new_function_may_name_the_one_that_it_replaces(devices: Devices) -> None:
+    first = devices.custom("static")
+    devices.approve(first["lf_id"])
+    said = {"rule_id": devices.rule.r_id, "applicable_cv_ids": [devices.values["PHONE"]],
+            "parent_lf_id": first["lf_id"]}  # fmt: skip
+    second = devices.post("labeling-functions", {"name": "second", **said})
+    assert (second["version"], second["requires_approval"], second["is_active"]) == (2, True, False)
+    old = devices.get(f"labeling-functions/{first['lf_id']}")
+    assert (old["is_active"], old["deprecated_by_lf_id"]) == (False, second["lf_id"])
+    devices.post("labeling-functions", {"name": "third", **said}, status=409)
+    devices.approve(first["lf_id"], status=409)
+
+
+def test_what_an_approval_means_cannot_be_written(devices: Devices) -> None:
+    lf = devices.custom("static")
+    path = f"labeling-functions/{lf['lf_id']}"
+    for field, value in {
+        "requires_approval": False, "approved_sha256": lf["code_sha256"], "lf_type": "template",
+        "approved_at": "2024-01-01T00:00:00Z", "rejection_reason": None, "version": 2,
+    }.items():  # fmt: skip
+        assert field in devices.patch(path, {field: value}, status=400)["errors"]
+    assert devices.get(path) == lf
+    template = devices.post(
+        "labeling-functions/template",
+        {"name": "t", "rule_id": devices.rule.r_id, "field": "n", "operator": ">", "value": 2,
+         "label": devices.values["PHONE"]},
+    )  # fmt: skip
+    config = {**template["lf_config"], "code": lf["lf_config"]["code"]}
+    path = f"labeling-functions/{template['lf_id']}"
+    assert (
+        "code" in devices.patch(path, {"lf_config": config}, status=400)["errors"]["lf_config"][0]
+    )
+    assert "code" in devices.post(
+        f"{path}/versions", {"lf_config": config}, status=400
+    )["errors"]["lf_config"][0]  # fmt: skip
+
+
+def test_whoever_decides_on_an_older_state_is_told_to_look_again(
+    devices: Devices, ada: User
+) -> None:
+    """What an approval or a switch rests on is compared in the statement that writes it."""
+    lf_id = devices.custom("static")["lf_id"]
+    path = f"labeling-functions/{lf_id}"
+    seen = [LabelingFunction.objects.get(lf_id=lf_id) for _ in range(3)]
+    functions.reject(seen[0], ada, reason="no", code_sha256=seen[0].code_sha256)
+    with pytest.raises(NotPossibleNow, match="changed by somebody else"):
+        functions.approve(seen[1], ada, code_sha256=seen[1].code_sha256)
+    devices.patch(path, {"lf_config": {"code": devices.code("STATIC", "row['n'] > 2")}})
+    for act in (functions.approve, functools.partial(functions.reject, reason="no")):
+        with pytest.raises(NotPossibleNow, match="changed by somebody else"):
+            act(seen[2], ada, code_sha256=seen[2].code_sha256)
+    now = devices.get(path)
+    assert (now["is_active"], now["rejected_at"]) == (False, None)
+    devices.approve(lf_id)
+    devices.post(f"{path}/toggle", status=200)
+    stale = LabelingFunction.objects.get(lf_id=lf_id)
+    devices.post(f"{path}/versions", {"lf_config": now["lf_config"]})
+    with pytest.raises(NotPossibleNow, match="changed by somebody else"):
+        functions.toggle(stale, ada)
+    assert devices.get(path)["is_active"] is False
 
 
 def test_a_deprecated_version_stays_off(devices: Devices) -> None:
