@@ -2,16 +2,20 @@
 
 from typing import Any
 
+from django.db import transaction
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 from rest_framework.throttling import UserRateThrottle
 
 from connections import query
 from connections.models import DatabaseConnection
+from tippers import audit
 from tippers.api import ID, ModelSerializer, ModelViewSet
+from tippers.audit import Act
 
 
 class ConnectionSerializer(ModelSerializer):
@@ -84,6 +88,24 @@ class ConnectionViewSet(ModelViewSet):
     lookup_field = "conn_id"
     lookup_value_regex = ID
     action_permissions = {"test": "connections.view_databaseconnection"}
+
+    def perform_create(self, serializer: BaseSerializer[Any]) -> None:
+        with transaction.atomic():
+            audit.record(self.request.user, Act.ADDED, serializer.save())
+
+    def perform_update(self, serializer: BaseSerializer[Any]) -> None:
+        given = serializer.validated_data
+        changed = [
+            name
+            for name, value in given.items()
+            if name == "password" or getattr(serializer.instance, name) != value
+        ]
+        with transaction.atomic():
+            connection = serializer.save()
+            if changed:
+                audit.record(
+                    self.request.user, Act.CHANGED, connection, f"changed {', '.join(changed)}"
+                )
 
     @extend_schema(request=None, responses=TestedSerializer)
     @action(detail=True, methods=["post"], throttle_classes=[TestThrottle])

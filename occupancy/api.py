@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from occupancy import datasets, spaces
 from occupancy.models import INTERVALS, MAX_CHUNK_DAYS, OccupancyDataset
-from tippers.api import ID, ModelSerializer, Serializer
+from tippers.api import ID, DestroyModelMixin, ModelSerializer, Serializer
 from tippers.errors import CannotBeDone
 from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
 
@@ -78,7 +78,7 @@ class RetriedSerializer(Serializer):
 class OccupancyDatasetViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
-    mixins.DestroyModelMixin,
+    DestroyModelMixin,
     viewsets.GenericViewSet[OccupancyDataset],
 ):
     """Occupancy datasets, newest first. Deleting one keeps its chunks, which others may share."""

@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from rest_framework.test import APIClient
 
 pytestmark = pytest.mark.django_db
@@ -50,3 +51,18 @@ def test_the_stored_token_is_not_the_token(stranger: APIClient, ada: User) -> No
     assert isinstance(answer, dict)
     stored = AuthToken.objects.get()
     assert answer["token"] not in (stored.digest, stored.token_key)
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/browse/login/"])
+def test_guesses_at_a_form_are_throttled(client: Client, ada: User, path: str) -> None:
+    said = {"username": "ada", "password": "wrong"}
+    codes = [client.post(path, said).status_code for _ in range(21)]
+    assert codes == [200] * 20 + [429]
+    assert int(client.post(path, said)["Retry-After"]) <= 61
+    assert client.get(path).status_code == 200
+
+
+def test_the_admins_form_signs_in(client: Client, ada: User) -> None:
+    answer = client.post("/admin/login/", {"username": "ada", "password": "correct horse"})
+    assert answer.status_code == 302
+    assert client.get("/admin/").status_code == 200

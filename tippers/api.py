@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db import IntegrityError, OperationalError, models
+from django.db import IntegrityError, OperationalError, models, transaction
 from django.db.models.deletion import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
-from rest_framework import exceptions, serializers, viewsets
+from rest_framework import exceptions, mixins, serializers, viewsets
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import set_rollback
 
+from tippers import audit
 from tippers.errors import CannotBeDone, NotFound, Unavailable
 
 # An id in a path: any that a bigint can hold, and nothing that a lookup would choke on.
@@ -195,7 +196,18 @@ class IdField(serializers.PrimaryKeyRelatedField[Any]):
         super().__init__(pk_field=serializers.IntegerField(), **options)
 
 
-class ModelViewSet(viewsets.ModelViewSet[Any]):
+class DestroyModelMixin(mixins.DestroyModelMixin):
+    """Delete, and leave an entry in the audit trail if and only if it is done."""
+
+    request: Any  # the view's
+
+    def perform_destroy(self, instance: Any) -> None:
+        with transaction.atomic():
+            audit.record(self.request.user, audit.Act.DELETED, instance)
+            instance.delete()
+
+
+class ModelViewSet(DestroyModelMixin, viewsets.ModelViewSet[Any]):
     """List, create, retrieve, update and delete over an ordered queryset."""
 
     action_permissions: ClassVar[dict[str, str]] = {}

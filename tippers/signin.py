@@ -1,16 +1,19 @@
 """Sign-in for programs: a user's name and password for an expiring token."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from knox.models import AuthToken
 from rest_framework import permissions, serializers
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
 from tippers.api import Serializer
@@ -49,6 +52,31 @@ class LoginView(APIView):
 
     def get_authenticate_header(self, request: Request) -> str:
         return "Bearer"  # without it a failed sign-in would answer 403
+
+
+class _FormThrottle(SimpleRateThrottle):
+    scope = "login_form"
+    rate = "20/min"
+
+    def get_cache_key(self, request: Any, view: Any) -> str:
+        del view
+        return self.cache_format % {"scope": self.scope, "ident": self.get_ident(request)}
+
+
+def throttled_form(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A sign-in form of Django's, at which guesses are throttled by address as well."""
+
+    def throttled(request: HttpRequest) -> HttpResponseBase:
+        throttle = _FormThrottle()
+        if request.method == "POST" and not throttle.allow_request(request, None):  # type: ignore[arg-type]  # it reads the address only
+            wait = str(int(throttle.wait() or 0) + 1)
+            said = f"Too many attempts to sign in; try again in {wait} seconds."
+            return HttpResponse(
+                said, status=429, content_type="text/plain", headers={"Retry-After": wait}
+            )
+        return view(request)
+
+    return throttled
 
 
 class LogoutView(APIView):

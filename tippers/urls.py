@@ -1,19 +1,26 @@
 """Every path of the service; the apps bring their own."""
 
 from django.contrib import admin
+from django.contrib.auth.views import LoginView as FormView
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 
 from tippers.health import HealthView, ReadyView
-from tippers.signin import LoginView, LogoutView
+from tippers.signin import LoginView, LogoutView, throttled_form
 
 handler404 = "tippers.api.no_such_path"
 handler500 = "tippers.api.our_fault"
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/docs")),
+    # Before the same paths in what is included below.
+    path("admin/login/", throttled_form(admin.site.login)),
+    path(
+        "browse/login/",
+        throttled_form(FormView.as_view(template_name="rest_framework/login.html")),
+    ),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", HealthView.as_view()),
     re_path(r"^health/ready/?$", ReadyView.as_view()),
