@@ -16,6 +16,7 @@ from occupancy.binning import Binned, Bins, bin_sessions, cut, joined
 from occupancy.chunks import Batch, Known, Made
 from occupancy.models import OccupancySpaceChunk
 from occupancy.rollup import added_up
+from occupancy.tree import Ints
 from tippers.errors import CannotBeDone
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
@@ -108,12 +109,9 @@ def _made(run: RunHandle, batch: Batch) -> list[Made]:
     made = []
     for chunk in batch.held:
         parts_below = [parts[known.space_id] for known in below[chunk.space_id]]
-        connections = added_up(
-            [
-                binned.connections.get(chunk.space_id, Bins.none()),
-                *(part.connections for part in parts_below),
-            ]
-        )
+        connections = binned.connections.get(chunk.space_id, Bins.none())
+        if parts_below:
+            connections = added_up([connections, *(part.connections for part in parts_below)])
         table = _table(connections, binned.devices.get(chunk.space_id, Bins.none()))
         new = Made(
             chunk=chunk,
@@ -196,19 +194,32 @@ def _stored_below(
 
 def _table(connections: Bins, devices: Bins) -> pa.Table:
     """The file's table; a bin that one of the two lacks counts 0 there."""
-    begin = np.union1d(connections.begin, devices.begin)
-    columns = []
-    for bins in (connections, devices):
-        column = np.zeros(len(begin), dtype=np.int64)
-        column[np.searchsorted(begin, bins.begin)] = bins.count
-        columns.append(column)
-    times = pa.array(begin * 1_000_000).cast(pa.timestamp("us"))
-    return pa.Table.from_arrays([times, *(pa.array(column) for column in columns)], schema=SCHEMA)
+    begin = connections.begin
+    columns = [connections.count, devices.count]
+    if not np.array_equal(begin, devices.begin):
+        begin = np.union1d(connections.begin, devices.begin)
+        columns = [_filled(begin, bins) for bins in (connections, devices)]
+    times = (begin * 1_000_000).view("datetime64[us]")
+    return pa.Table.from_arrays([pa.array(times), *map(pa.array, columns)], schema=SCHEMA)
+
+
+def _filled(begin: Ints, bins: Bins) -> Ints:
+    counts = np.zeros(len(begin), dtype=np.int64)
+    counts[np.searchsorted(begin, bins.begin)] = bins.count
+    return counts
 
 
 def _as_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    # A dictionary of times that are all distinct would only make the small file larger.
-    pq.write_table(table, sink, compression="snappy", use_dictionary=False)
+    pq.write_table(
+        table,
+        sink,
+        compression="snappy",
+        # A dictionary of times that are all distinct would only make the small file larger, and
+        # nobody skips a part of it by statistics; Parquet's own schema says all that Arrow's does.
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    )
     data: bytes = sink.getvalue().to_pybytes()
     return data

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from occupancy.tree import NO_PARENT, Ints, Tree
+from occupancy.tree import Ints, Tree
 from tippers.partitions import EPOCH, Window
 
 # Cells (space, bin, device; before de-duplication) held at once: some ten int64 arrays of this
@@ -109,7 +109,7 @@ def bin_sessions(
     for bins in _slices(presence, grid.bins):
         cells = packing.cells(presence, bins)
         own.append(cells)
-        subtree.append(_with_ancestors(cells, packing, tree.parent))
+        subtree.append(_with_ancestors(cells, packing, tree))
     return Binned(
         connections=_by_space(own, packing, tree.ids, grid),
         devices=_by_space(subtree, packing, tree.ids, grid),
@@ -226,21 +226,27 @@ class _Packing:
         return _distinct(cells)
 
 
-def _with_ancestors(cells: Ints, packing: _Packing, parent: Ints) -> Ints:
+def _with_ancestors(cells: Ints, packing: _Packing, tree: Tree) -> Ints:
     """The cells of every space including those of all that lies below it, distinct and sorted.
 
-    One step up the tree at a time: each de-duplicates, so a building starts from its floors' cells
-    and not again from its rooms'.
+    From the deepest level up: each is de-duplicated once, and a building starts from its floors'
+    cells and not again from its rooms'.
     """
     per_space = packing.bins * packing.devices
-    levels = [cells]
-    while len(levels[-1]):
-        below = levels[-1]
-        space = below // per_space
-        above = parent[space]
-        inside = above != NO_PARENT
-        levels.append(_distinct((below + (above - space) * per_space)[inside]))
-    return _distinct(np.concatenate(levels))
+    edges = np.searchsorted(cells, np.arange(len(tree.ids) + 1) * per_space)
+    levels = [cells[:0]]
+    from_below = cells[:0]
+    for level in tree.levels:
+        here = cells[edges[level.start] : edges[level.stop]]
+        if len(from_below):
+            here = _distinct(np.concatenate([here, from_below]))
+        levels.append(here)
+        if level.stop < len(tree.ids):
+            codes = np.arange(level.start, level.stop + 1)
+            of_each = np.diff(np.searchsorted(here, codes * per_space))
+            upwards = (tree.parent[level.start : level.stop] - codes[:-1]) * per_space
+            from_below = here + np.repeat(upwards, of_each)
+    return np.concatenate(levels)
 
 
 def _by_space(slices: list[Ints], packing: _Packing, ids: Ints, grid: _Grid) -> dict[int, Bins]:

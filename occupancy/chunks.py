@@ -9,7 +9,6 @@ import hashlib
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -34,9 +33,7 @@ BATCH_SESSIONS = 2_000_000  # of one claim: some 300 MB while they are counted
 MAX_FAILURES = 3
 MAX_LOST_WORKERS = 10
 FIRST_BACK_OFF = timedelta(seconds=5)
-PUBLISHED_AT_ONCE = 200  # rows locked while their files are put in place
-# Putting a small file is waiting: for the disk to have it for good, or for the bucket to answer.
-WRITERS = 16
+PUBLISHED_AT_ONCE = 1_000  # rows locked while their files are put in place
 _LOCK = 0x0CC0_9A11  # any number that nothing else uses
 
 SOURCE = OccupancySpaceChunk.SpaceType.SOURCE
@@ -450,19 +447,15 @@ def publish(token: uuid.UUID, made: Iterable[Made]) -> int:
     """
     published = 0
     rest = iter(made)
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="chunks") as writers:
-        while group := list(islice(rest, PUBLISHED_AT_ONCE)):
-            with transaction.atomic():
-                held = {chunk_id for (chunk_id,) in _rows(_PUBLISH, [*_as_columns(group), token])}
-                puts = [
-                    writers.submit(storage.put_bytes, storage_key(each.chunk), each.data)
-                    for each in group
-                    if each.chunk.chunk_id in held
-                ]
-                wait(puts)  # for all, before a failure of one gives the rows up
-                for put in puts:
-                    put.result()
-            published += len(held)
+    while group := list(islice(rest, PUBLISHED_AT_ONCE)):
+        with transaction.atomic():
+            held = {chunk_id for (chunk_id,) in _rows(_PUBLISH, [*_as_columns(group), token])}
+            storage.put_many(
+                (storage_key(each.chunk), each.data)
+                for each in group
+                if each.chunk.chunk_id in held
+            )
+        published += len(held)
     return published
 
 

@@ -94,8 +94,8 @@ def counted(
 def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop) -> "pa.Table":
     """The sessions of the spaces that overlap the window, or start in it and are at fault.
 
-    Columns mac_address, space_id, start_time, end_time. In place of each address stands a number,
-    the same for the same address within this table: the texts would be most of its memory.
+    Columns mac_address, space_id, start_time, end_time. The addresses are dictionary-encoded batch
+    by batch as they come: as texts they would be most of the table's memory.
     """
     import pyarrow as pa
 
@@ -103,27 +103,18 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
         SELECT mac_address::text AS mac_address, space_id, start_time, end_time
           FROM user_ap_trajectory t WHERE {_of(space_ids)} AND {_overlaps(window)}
     """  # noqa: S608 - integers and times of ours
-    number_of: dict[str, int] = {}
     with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
-        schema = reader.schema.set(0, pa.field("mac_address", pa.int32()))
+        code = pa.dictionary(pa.int32(), pa.string())
+        schema = reader.schema.set(0, pa.field("mac_address", code))
         return pa.Table.from_batches(
-            (_numbered(batch, number_of, schema) for batch in reader), schema
+            (
+                pa.RecordBatch.from_arrays(
+                    [batch.column(0).dictionary_encode(), *batch.columns[1:]], schema=schema
+                )
+                for batch in reader
+            ),
+            schema,
         )
-
-
-def _numbered(
-    batch: "pa.RecordBatch", number_of: dict[str, int], schema: "pa.Schema"
-) -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    encoded = batch.column(0).dictionary_encode()
-    distinct = encoded.dictionary.to_pylist()
-    numbers = pa.array(
-        [number_of.setdefault(each, len(number_of)) for each in distinct], pa.int32()
-    )
-    return pa.RecordBatch.from_arrays(
-        [numbers.take(encoded.indices), *batch.columns[1:]], schema=schema
-    )
 
 
 def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":

@@ -49,6 +49,23 @@ def test_bytes_come_back_as_they_went() -> None:
 
 
 @pytest.mark.usefixtures("vendor")
+def test_many_objects_come_back_as_they_went() -> None:
+    storage.put_bytes("many/0", b"before")
+    objects = {f"many/{number}": bytes([number]) * number for number in range(30)}
+    storage.put_many(objects.items())
+    assert {key: storage.read_bytes(key) for key in keys("many/")} == objects
+
+
+def test_of_many_that_fail_nothing_is_left_over(tmp_path: Path) -> None:
+    storage.put_bytes("a", b"a file where a folder should be")
+    with pytest.raises(StorageError, match="Not a directory"):
+        storage.put_many([("b/c", b"x"), ("a/c", b"x"), ("b/d", b"x")])
+    assert storage.read_bytes("b/c") == b"x"
+    assert not storage.exists("b/d")
+    assert list((tmp_path / "storage" / ".incoming").iterdir()) == []
+
+
+@pytest.mark.usefixtures("vendor")
 def test_what_is_not_there_says_so() -> None:
     assert not storage.exists("a")
     with pytest.raises(NotStored, match="nothing/here"):

@@ -30,7 +30,7 @@ from tippers.session_files import (
 
 READER_ROLE = "tippers_reader"
 
-_TABLES = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS space (
     space_id integer PRIMARY KEY,
     space_name varchar(200),
@@ -46,11 +46,16 @@ CREATE TABLE IF NOT EXISTS user_ap_trajectory (
 );
 """
 # Occupancy pulls a window of sessions for many spaces and needs nothing but these four columns:
-# with FREEZE below, the first index answers it without touching the table. Analysts' rules pull
-# every session of some devices.
-_INDEXES = {
-    "user_ap_trajectory_space_start": "(space_id, start_time) INCLUDE (end_time, mac_address)",
-    "user_ap_trajectory_mac": "(mac_address)",
+# with FREEZE below, the first index answers it without touching the table; the second finds when
+# the last session of each space ends, the fourth what lies in a space. Analysts' rules pull every
+# session of some devices.
+INDEXES = {
+    "user_ap_trajectory_space_start": (
+        "user_ap_trajectory (space_id, start_time) INCLUDE (end_time, mac_address)"
+    ),
+    "user_ap_trajectory_space_end": "user_ap_trajectory (space_id, end_time)",
+    "user_ap_trajectory_mac": "user_ap_trajectory (mac_address)",
+    "space_parent": "space (parent_space_id)",
 }
 _VIEW = """
 CREATE VIEW user_location_trajectory AS
@@ -123,7 +128,7 @@ def _make_room(cursor: Any, *, replace: bool) -> None:
     """Two empty tables without our indexes, which are quicker to build than to keep up to date."""
     cursor.execute("SET LOCAL lock_timeout = '60s'")
     cursor.execute("SET LOCAL client_min_messages = warning")
-    cursor.execute(_TABLES)
+    cursor.execute(TABLES)
     if not replace:
         for table in ("space", "user_ap_trajectory"):
             cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 - two literals
@@ -133,7 +138,7 @@ def _make_room(cursor: Any, *, replace: bool) -> None:
                     "--replace empties both tables first"
                 )
     cursor.execute("TRUNCATE space, user_ap_trajectory")
-    for index in _INDEXES:
+    for index in INDEXES:
         cursor.execute(f"DROP INDEX IF EXISTS {index}")
 
 
@@ -145,8 +150,8 @@ def _copy(cursor: Any, table: str, columns: tuple[str, ...], source: Any) -> Non
 
 
 def _finish(cursor: Any, origin: str) -> None:
-    for index, columns in _INDEXES.items():
-        cursor.execute(f"CREATE INDEX {index} ON user_ap_trajectory {columns}")
+    for index, place in INDEXES.items():
+        cursor.execute(f"CREATE INDEX {index} ON {place}")
     cursor.execute("SELECT to_regclass('user_location_trajectory') IS NULL")
     if cursor.fetchone()[0]:
         cursor.execute(_VIEW)
