@@ -109,8 +109,8 @@ def load(setup: dict[str, Any], code: str, direct: str) -> tuple[FunctionType, V
     allowed = {name: spaces[name] for name in setup["allowed_imports"]}
 
     def import_(name: str, *_: object) -> SimpleNamespace | None:
-        if name == "_strptime":
-            return None  # datetime.strptime asks so and then takes it from sys.modules itself
+        if name in {"_strptime", "time"}:
+            return None  # datetime's methods ask so and then take it from sys.modules themselves
         if name not in allowed:
             raise ImportError(f"{name} cannot be imported here")
         return allowed[name]
