@@ -59,10 +59,10 @@ class Trial:
         return self.differing is None
 
 
-def trial(function: Function, rows: pa.Table, *, seed: int) -> Trial:
+def trial(function: Function, rows: pa.Table, *, key_column: str, seed: int) -> Trial:
     """Try the function on `rows`, or on 2,000 of them drawn by `seed`, in their order.
 
-    `rows`: from its rule's table, as it is. CannotBeDone: the code does not load, takes too long
+    `rows`: from its rule's table, as it is; `key_column` names one of them. CannotBeDone: the code does not load, takes too long
     (naming the row where it can) or names a column that is not there.
     """
     random = np.random.default_rng(seed)
@@ -72,13 +72,15 @@ def trial(function: Function, rows: pa.Table, *, seed: int) -> Trial:
         begun = time.perf_counter()
         votes = vote_without_code(function, rows)
         return _summary(rows, votes, time.perf_counter() - begun, [], None)
-    with Voting(function, rows) as voting:
+    with Voting(function, rows, key_column) as voting:
         begun = time.perf_counter()
         votes = voting.votes(rows)
         seconds = time.perf_counter() - begun
         faulty = np.flatnonzero(votes == FAULT)[:SHOWN_FAULTS]
         faults = [_fault(voting, rows, int(row)) for row in faulty]
-    return _summary(rows, votes, seconds, faults, _differing(function, rows, votes, random))
+    return _summary(
+        rows, votes, seconds, faults, _differing(function, rows, votes, key_column, random)
+    )
 
 
 def _summary(
@@ -119,12 +121,16 @@ def _fault(voting: Voting, rows: pa.Table, row: int) -> RowFault:
 
 
 def _differing(
-    function: Function, rows: pa.Table, votes: Votes, random: np.random.Generator
+    function: Function,
+    rows: pa.Table,
+    votes: Votes,
+    key_column: str,
+    random: np.random.Generator,
 ) -> Differing | None:
     """Vote again, in a new process and another order; the first row that votes otherwise."""
     order = random.permutation(rows.num_rows)
     again = np.full(rows.num_rows, ABSTAIN, dtype=np.int32)
-    with Voting(function, rows) as voting:
+    with Voting(function, rows, key_column) as voting:
         for piece in np.array_split(order, PIECES):
             again[piece] = voting.votes(rows.take(piece))
     differ = np.flatnonzero(votes != again)

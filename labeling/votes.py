@@ -5,7 +5,12 @@ rows, as concept value ids. An entity that the rule lacks abstains, and so does 
 Template and regex functions are whole-column expressions; custom code votes in the sandbox.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +20,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeling.sandbox.columns import pack
+from labeling.sandbox.child import unpack
+from labeling.sandbox.columns import Packed, pack
 from labeling.sandbox.host import FAULT, Sandbox, SandboxFailed
 from labeling.watch import Watch
 from tippers.errors import CannotBeDone
 
 ABSTAIN = -1
 CHUNK_ROWS = 10_000
+CHUNK_BYTES = 16 << 20  # at most, as Arrow counts them
+ALONE_SECONDS = 1.0  # for a row when a slow one is searched for
+SEARCH_SECONDS = 5.0
 MOST_FAULTS = (
     0.5  # of a function's rows; above that its votes say more about its bug than about them
 )
@@ -84,27 +93,96 @@ def label_matrix(
     keys: pa.Array, functions: Sequence[Function], rules: Mapping[int, RuleTable], watch: Watch
 ) -> LabelMatrix:
     """Cast every vote. CannotBeDone names the function that cannot vote, or the rule that is unfit."""
-    matrix = np.full((len(keys), len(functions)), ABSTAIN, dtype=np.int32)
     members = {rule_id: members_of(keys, rule) for rule_id, rule in rules.items()}
-    casts: list[Cast] = []
-    for number, function in enumerate(functions):
-        watch.progress(number, len(functions), "labeling functions", f"now {function.name}")
+    matrix = np.full((len(keys), len(functions)), ABSTAIN, dtype=np.int32)
+    work = _Work(
+        watch, functions=len(functions), votes=sum(len(members[f.rule_id][1]) for f in functions)
+    )
+
+    def cast(number: int) -> Cast:
+        function = functions[number]
         rows, positions = members[function.rule_id]
-        try:
-            votes, first_fault = _votes(function, rows, watch)
-        except CannotBeDone as error:
-            watch.check()  # a cancelled run kills its sandbox: that is not the function's fault
-            raise CannotBeDone(f"{function.name}: {error.detail}") from error
+        with work.on(function):
+            votes, first_fault = _votes(function, rows, rules[function.rule_id].key_column, work)
         faulty = votes == FAULT
-        cast = Cast(function.lf_id, function.name, len(votes), int(faulty.sum()), first_fault)
-        if cast.rows and cast.faults > MOST_FAULTS * cast.rows:
-            raise CannotBeDone(
-                f"{function.name} failed on {cast.faults} of {cast.rows} rows. "
-                f"The first: {cast.first_fault}"
-            )
         matrix[positions, number] = np.where(faulty, ABSTAIN, votes)
-        casts.append(cast)
+        return Cast(function.lf_id, function.name, len(votes), int(faulty.sum()), first_fault)
+
+    # One thread and one sandbox more than there are cores: while a sandbox waits for its next rows,
+    # the others have work.
+    with ThreadPoolExecutor(cores() + 1) as pool:
+        waiting = [pool.submit(cast, number) for number in range(len(functions))]
+        try:
+            casts = [_fit(future.result()) for future in waiting]
+        except BaseException:
+            work.give_up()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return LabelMatrix(keys, matrix, casts)
+
+
+def _fit(cast: Cast) -> Cast:
+    """The same; CannotBeDone if it is about its function's faults more than about its votes."""
+    if cast.rows and cast.faults > MOST_FAULTS * cast.rows:
+        raise CannotBeDone(
+            f"{cast.name} failed on {cast.faults} of {cast.rows} rows. "
+            f"The first: {cast.first_fault}"
+        )
+    return cast
+
+
+def cores() -> int:
+    """How many this process may use."""
+    here = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return len(here(0)) if here else os.cpu_count() or 1
+
+
+class _Work:
+    """What the functions of one matrix share: their progress, and the end of all when one fails."""
+
+    def __init__(self, watch: Watch, *, functions: int, votes: int) -> None:
+        self._watch = watch
+        self._functions = functions
+        self._votes = votes
+        self._lock = threading.Lock()
+        self._now: list[str] = []
+        self._finished = 0
+        self._voted = 0
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """The others' next chunk is their last."""
+        self._given_up = True
+
+    @contextmanager
+    def on(self, function: Function) -> Iterator[None]:
+        """While this function votes; whatever it cannot do is told with its name."""
+        with self._lock:
+            self._now.append(function.name)
+        self.voted(0)
+        try:
+            yield
+        except CannotBeDone as error:
+            self._watch.check()  # a cancelled run kills its sandbox: that is not the function's fault
+            raise CannotBeDone(f"{function.name}: {error.detail}") from error
+        with self._lock:
+            self._now.remove(function.name)
+            self._finished += 1
+
+    def voted(self, votes: int) -> None:
+        """So many votes more; raises when the work is to stop."""
+        if self._given_up:
+            raise CannotBeDone("another function failed")
+        with self._lock:
+            self._voted += votes
+            message = f"now {', '.join(self._now)}"
+            if self._voted:
+                message += f": {self._voted / self._votes:.0%} of all votes"
+        self._watch.progress(self._finished, self._functions, "labeling functions", message)
+
+    def on_stop(self, stop: Callable[[], None]) -> AbstractContextManager[None]:
+        """As a run's."""
+        return self._watch.on_stop(stop)
 
 
 def members_of(keys: pa.Array, rule: RuleTable) -> tuple[pa.Table, npt.NDArray[np.int64]]:
@@ -124,9 +202,9 @@ def members_of(keys: pa.Array, rule: RuleTable) -> tuple[pa.Table, npt.NDArray[n
         ) from error
     inside = positions.is_valid()
     at = positions.drop_null().to_numpy().astype(np.int64)
-    found, counts = np.unique(at, return_counts=True)
-    if len(found) and counts.max() > 1:
-        twice = keys[int(found[int(counts.argmax())])]
+    counts = np.bincount(at, minlength=1)
+    if counts.max() > 1:
+        twice = keys[int(counts.argmax())]
         raise CannotBeDone(
             f"The rule {rule.name} has {counts.max()} rows for {rule.key_column} = {twice}; "
             "a rule gives one row for each entity (GROUP BY)."
@@ -141,10 +219,18 @@ def vote_without_code(function: Function, rows: pa.Table) -> Votes:
     return np.where(hit, np.int32(function.config["label"]), np.int32(ABSTAIN))
 
 
-def _votes(function: Function, rows: pa.Table, watch: Watch) -> tuple[Votes, str]:
-    if function.lf_type == "custom":
-        return _custom(function, rows, watch)
-    return vote_without_code(function, rows), ""
+def _votes(function: Function, rows: pa.Table, key_column: str, work: _Work) -> tuple[Votes, str]:
+    if function.lf_type != "custom":
+        votes = vote_without_code(function, rows)
+        work.voted(len(votes))
+        return votes, ""
+    voting = Voting(function, rows, key_column)
+    with work.on_stop(voting.kill), voting:
+        parts = []
+        for start in range(0, rows.num_rows, voting.rows_at_a_time):
+            parts.append(voting.votes(rows.slice(start, voting.rows_at_a_time)))
+            work.voted(len(parts[-1]))
+    return (np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)), voting.first_fault
 
 
 # --- template and regex ---------------------------------------------------------------------
@@ -214,20 +300,30 @@ def _field(rows: pa.Table, name: str) -> pa.ChunkedArray:
 class Voting:
     """A custom function at work in its sandbox, as a context; SandboxFailed if it does not load.
 
-    `first_fault`: what the first row that failed said.
+    `rows` are all that it will vote on, `key_column` is how one of them is named, `first_fault`
+    what the first row that failed said.
     """
 
-    def __init__(self, function: Function, rows: pa.Table) -> None:
+    def __init__(self, function: Function, rows: pa.Table, key_column: str) -> None:
         read = function.columns
         self._columns = [name for name in rows.column_names if read is None or name in read]
-        self._allowed = np.array([ABSTAIN, *function.cv_ids], dtype=np.int32)
-        self._sandbox = Sandbox(
-            function.config["code"],
-            columns=self._columns,
-            allowed_imports=function.config.get("allowed_imports", ()),
-            rows=rows.num_rows,
-        )
+        self._function = function
+        self._key_column = key_column
+        self._rows = rows.num_rows
+        self._killed = False
+        self._sandbox = self._new_sandbox()
         self.first_fault = ""
+        row_bytes = rows.select(self._columns).nbytes // max(rows.num_rows, 1) + 1
+        self.rows_at_a_time = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
+
+    def _new_sandbox(self) -> Sandbox:
+        config = self._function.config
+        return Sandbox(
+            config["code"],
+            columns=self._columns,
+            allowed_imports=config.get("allowed_imports", ()),
+            rows=self._rows,
+        )
 
     def __enter__(self) -> Self:
         self._sandbox.__enter__()
@@ -243,33 +339,68 @@ class Voting:
 
     def kill(self) -> None:
         """End it; from any thread, at any time."""
+        self._killed = True
         self._sandbox.kill()
 
     def votes(self, rows: pa.Table) -> Votes:
-        """One chunk's votes, FAULT for a row that failed. SandboxFailed if it is late or dies."""
-        columns = [pack(rows.column(name)) for name in self._columns]
-        chunk = self._sandbox.votes(columns, rows.num_rows)
+        """One chunk's votes, FAULT for a row that failed.
+
+        SandboxFailed if it is late or dies; it says which row's doing that is.
+        """
+        packed = [_packed(rows, name) for name in self._columns]
+        try:
+            chunk = self._sandbox.votes(packed, rows.num_rows)
+        except SandboxFailed as error:
+            if self._killed:
+                raise
+            raise SandboxFailed(f"{error.detail}. {self._search(rows, packed)}") from error
         votes = chunk.votes.copy()
-        stray = ~np.isin(votes, self._allowed) & (votes != FAULT)
-        if stray.any() and not self.first_fault and not chunk.first_fault:
-            said = int(votes[int(stray.argmax())])
-            self.first_fault = f"it returned {said}, which is not in its applicable_cv_ids"
-        votes[stray] = FAULT
-        self.first_fault = self.first_fault or chunk.first_fault
+        known = (votes == ABSTAIN) | (votes == FAULT)
+        for cv_id in self._function.cv_ids:
+            known |= votes == cv_id
+        if not self.first_fault and chunk.first_fault:
+            self.first_fault = f"{chunk.first_fault} ({self._named(rows, chunk.first_fault_row)})"
+        if not known.all():
+            row = int(known.argmin())
+            self.first_fault = self.first_fault or (
+                f"it returned {votes[row]}, which is not in its applicable_cv_ids "
+                f"({self._named(rows, row)})"
+            )
+            votes[~known] = FAULT
         return votes
 
+    def _named(self, rows: pa.Table, row: int) -> str:
+        return f"{self._key_column} = {rows.column(self._key_column)[row]}"
 
-def _custom(function: Function, rows: pa.Table, watch: Watch) -> tuple[Votes, str]:
-    parts: list[Votes] = []
-    voting = Voting(function, rows)
-    with watch.on_stop(voting.kill), voting:
-        for start in range(0, rows.num_rows, CHUNK_ROWS):
-            part = rows.slice(start, CHUNK_ROWS)
+    def _search(self, rows: pa.Table, packed: list[Packed]) -> str:
+        """Which row is slow or deadly, in a sentence: each alone, in a new process."""
+        self._sandbox.__exit__(None, None, None)
+        self._sandbox = self._new_sandbox()
+        if self._killed:  # before the new one was there to be killed
+            raise SandboxFailed("it was stopped")
+        self._sandbox.__enter__()
+        columns = [unpack(column) for column in packed]
+        begun = time.monotonic()
+        slowest, slow_row, row = 0.0, 0, 0
+        for row in range(rows.num_rows):
+            started = time.monotonic()
             try:
-                parts.append(voting.votes(part))
+                self._sandbox.votes([[values[row]] for values in columns], 1, ALONE_SECONDS)
             except SandboxFailed as error:
-                raise SandboxFailed(
-                    f"{error.detail} (rows {start + 1} to {start + part.num_rows})"
-                ) from error
-            watch.check()
-    return (np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)), voting.first_fault
+                return f"The row with {self._named(rows, row)}, alone: {error.detail}"
+            ended = time.monotonic()
+            if ended - started > slowest:
+                slowest, slow_row = ended - started, row
+            if ended - begun > SEARCH_SECONDS:
+                break
+        return (
+            f"Of {row + 1} rows alone, none took longer than {slowest:.2g} s "
+            f"({self._named(rows, slow_row)})"
+        )
+
+
+def _packed(rows: pa.Table, name: str) -> Packed:
+    try:
+        return pack(rows.column(name))
+    except CannotBeDone as error:
+        raise CannotBeDone(f"the column {name}: {error.detail}") from error

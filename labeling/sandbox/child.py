@@ -103,7 +103,7 @@ def namespaces(exports: dict[str, list[str]]) -> dict[str, SimpleNamespace]:
 def load(setup: dict[str, Any], code: str, direct: str) -> tuple[FunctionType, Votes]:
     """Run the code's module level; its labeling_function, and the fastest way to all votes.
 
-    `direct`: the same function with columns for arguments, where `direct.py` could write one.
+    `direct`: the same function as a loop over columns, where `direct.py` could write one.
     """
     spaces = namespaces(setup["exports"])
     allowed = {name: spaces[name] for name in setup["allowed_imports"]}
@@ -125,8 +125,8 @@ def load(setup: dict[str, Any], code: str, direct: str) -> tuple[FunctionType, V
     if not direct:
         return function, loop_for(function, setup["columns"])
     exec(compile(direct, CODE_FILE, "exec", dont_inherit=True), scope)  # noqa: S102 - as above
-    of_columns = scope["__direct"]
-    return function, lambda values, _: list(map(of_columns, *values))
+    votes_of_rows = scope["__direct"]
+    return function, lambda values, _: votes_of_rows(zip(*values, strict=True))
 
 
 def unpack(column: list[Any] | tuple[str, bytes, bytes]) -> list[Any]:

@@ -156,14 +156,15 @@ class Sandbox:
             except ProcessLookupError:
                 process.kill()
 
-    def votes(self, values: Sequence[Packed], count: int) -> Chunk:
+    def votes(self, values: Sequence[Packed], count: int, seconds: float | None = None) -> Chunk:
         """Votes on `count` rows, given as one list or pack for each of the columns, in their order.
 
-        SandboxFailed if the process is late (it is killed) or gone.
+        SandboxFailed if the process is late (it is killed) or gone. `seconds`: its time, if not
+        what a chunk of that size has.
         """
-        votes, text, row = self._exchange(
-            (count, list(values)), count, CHUNK_SECONDS + count * ROW_SECONDS
-        )
+        if seconds is None:
+            seconds = CHUNK_SECONDS + count * ROW_SECONDS
+        votes, text, row = self._exchange((count, list(values)), count, seconds)
         return Chunk(votes, text, row)
 
     def _running(self) -> subprocess.Popen[bytes]:

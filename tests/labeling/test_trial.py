@@ -15,7 +15,9 @@ def tried(*lines: str, before: str = "", judged: bool = True) -> Trial:
     code = before + "def labeling_function(row):\n" + "\n".join(f"    {line}" for line in lines)
     columns = judge(code, allowed_imports=(), values={}).columns if judged else None
     config = {"code": code, "allowed_imports": []}
-    return trial(Function(7, "f", "custom", config, (1, 2), 1, columns), ROWS, seed=1)
+    return trial(
+        Function(7, "f", "custom", config, (1, 2), 1, columns), ROWS, key_column="mac", seed=1
+    )
 
 
 def test_it_gives_the_votes_and_their_counts_and_the_time_of_a_row() -> None:
@@ -53,12 +55,12 @@ def test_many_rows_are_sampled_alike_for_one_seed() -> None:
     function = Function(
         7, "f", "template", {"field": "n", "operator": "<", "value": 5_000, "label": 1}, (1,), 1
     )
-    found = trial(function, rows, seed=3)
+    found = trial(function, rows, key_column="n", seed=3)
     numbers = found.rows.column("n").to_pylist()
     assert len(set(numbers)) == 2_000
     assert numbers == sorted(numbers)
     assert found.votes == [1 if number < 5_000 else -1 for number in numbers]
-    assert trial(function, rows, seed=3).rows.equals(found.rows)
+    assert trial(function, rows, key_column="n", seed=3).rows.equals(found.rows)
 
 
 def test_code_that_does_not_load_is_an_error() -> None:

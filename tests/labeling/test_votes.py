@@ -139,7 +139,10 @@ def test_progress_names_the_function_at_work() -> None:
     watching = Watching()
     rules = {1: RuleTable("r", pa.table({"mac": ["a"]}), "mac")}
     label_matrix(pa.array(["a"]), [custom(body("return 1"))], rules, watching)
-    assert watching.said == [(0, 1, "labeling functions", "now by_code")]
+    assert watching.said == [
+        (0, 1, "labeling functions", "now by_code"),
+        (0, 1, "labeling functions", "now by_code: 100% of all votes"),
+    ]
 
 
 @pytest.mark.parametrize(
