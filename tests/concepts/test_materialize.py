@@ -95,6 +95,22 @@ def test_template_parameters_are_values_and_never_sql(campus: Campus) -> None:
     assert {row["mac"] for row in campus.rows("indexes", index_id)} == {"bb", "it's"}
 
 
+def test_identifier_chooses_a_column_that_the_database_has(campus: Campus) -> None:
+    def index(name: str, column: str) -> dict[str, Any]:
+        text = "SELECT DISTINCT {{ c | identifier }} AS v FROM {{ t | identifier }} ORDER BY 1"
+        params = {"c": column, "t": "public.wifi"}
+        found: dict[str, Any] = campus.index(text, name=name, query_template_params=params)
+        return found
+
+    index_id = index("spaces", "space")["index_id"]
+    assert campus.materialize("indexes", index_id)["status"] == "SUCCESS"
+    spaces = sorted({space for _, space, _, _ in SESSIONS})
+    assert [row["v"] for row in campus.rows("indexes", index_id)] == spaces
+    run = campus.materialize("indexes", index("none", 'space", pg_sleep(9)')["index_id"])
+    assert run["status"] == "FAILURE"
+    assert "no schema, table, view or column" in run["error_message"]
+
+
 TYPED = [
     "space",
     "space::bigint * 5000000000",
