@@ -1,17 +1,18 @@
 """Snorkel jobs: launch one, do its work, show its result."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from concepts.models import Concept, ConceptValue, Index, Rule
 from labeling import policy
-from labeling.models import LabelingFunction, OutputType, SnorkelJob
+from labeling.models import ABSTAIN, LabelingFunction, OutputType, SnorkelJob
+from labeling.result_pages import Choice, as_parquet, csv_parts, page, predictions
 from tippers import storage
-from tippers.errors import CannotBeDone
+from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs import engine
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
@@ -19,11 +20,10 @@ from tippers.runs.engine import RunHandle, Stopped
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from labeling.label_model import FunctionAnalysis, Labels
+    from labeling.label_model import FunctionAnalysis, Ints, Labels
     from labeling.votes import Cast, LabelMatrix
 
 SEED = 42
-ROW_GROUP_ROWS = 20_000  # of a result: what is read for a page of it
 
 
 def launch(
@@ -34,9 +34,14 @@ def launch(
     functions: Sequence[LabelingFunction],
     config: dict[str, Any],
     output_type: str,
+    truth_rule: Rule | None,
     user: AbstractBaseUser | AnonymousUser | None,
 ) -> SnorkelJob:
-    """Start a job. CannotBeDone names what is not ready: the index, a rule, a function."""
+    """Start a job. CannotBeDone names what is not ready: the index, a rule, a function.
+
+    `truth_rule` knows the value of some entities; labels are compared with it and never made from
+    it.
+    """
     if not index.is_materialized:
         raise CannotBeDone(
             f"The index {index.name} is not materialized; materialize it first.",
@@ -48,6 +53,8 @@ def launch(
         _require_ready(lf)
         _require_materialized(lf.rule, "selectedLFs")
     _classes(functions)
+    if truth_rule is not None:
+        _truth_column(truth_rule)
     with transaction.atomic():
         job = SnorkelJob.objects.create(
             c=concept,
@@ -56,6 +63,7 @@ def launch(
             lf_ids=[lf.lf_id for lf in functions],
             config=config,
             output_type=output_type,
+            truth_rule=truth_rule,
         )
         job.run = engine.launch(
             "snorkel_training",
@@ -69,7 +77,7 @@ def launch(
 
 def train(job: SnorkelJob, run: RunHandle) -> None:
     """The work of a run: votes, label model, Parquet; current only once the run has finished."""
-    from labeling.label_model import analyse, label
+    from labeling.label_model import analyse, distinct_rows, label
     from labeling.votes import distinct_keys, label_matrix
 
     functions = _functions(job)
@@ -77,6 +85,8 @@ def train(job: SnorkelJob, run: RunHandle) -> None:
     inputs = job.inputs_now()
     keys = distinct_keys(job.index.table([job.index.key_column]), job.index.key_column)
     run.log(f"{len(keys)} entities, {len(functions)} labeling functions, {len(classes)} classes")
+    truth = None if job.truth_rule is None else _truth(job.truth_rule, keys, run)
+    layers = _sandbox_layers(functions, run)
     matrix = label_matrix(keys, [_definition(lf) for lf in functions], _rule_tables(functions), run)
     for cast in matrix.casts:
         if cast.faults:
@@ -85,9 +95,9 @@ def train(job: SnorkelJob, run: RunHandle) -> None:
                 "WARNING",
             )
     run.progress(len(functions), len(functions), "labeling functions", "training the label model")
+    patterns = distinct_rows(matrix.votes, classes)
     labels = label(
-        matrix.votes,
-        classes,
+        patterns,
         epochs=job.config["epochs"],
         lr=job.config["lr"],
         seed=job.config["seed"],
@@ -95,16 +105,19 @@ def train(job: SnorkelJob, run: RunHandle) -> None:
     )
     for note in labels.notes:
         run.log(note, "WARNING")
-    analysis = analyse(matrix.votes, classes, labels.weights)
+    analysis = analyse(patterns, labels.weights, truth)
     table = _result_table(matrix, labels, job.output_type)
     key = f"snorkel_results/job_{job.job_id}/{run.token}.parquet"
-    storage.put_bytes(key, _as_parquet(table))
+    storage.put_bytes(key, as_parquet(table))
     try:
         with run.finishing():
             SnorkelJob.objects.filter(pk=job.pk).update(
                 result_path=storage.uri(key),
                 inputs=inputs,
-                report=_report(table, matrix, labels, analysis),
+                report={
+                    **_report(table, matrix, labels, analysis, truth),
+                    "sandbox_layers": layers,
+                },
             )
             for lf, found in zip(functions, analysis, strict=True):
                 # An edit made meanwhile is another function: these are not its numbers.
@@ -118,50 +131,38 @@ def train(job: SnorkelJob, run: RunHandle) -> None:
         raise
 
 
-def results(job: SnorkelJob, *, skip: int, limit: int) -> dict[str, Any]:
-    """What the results endpoint answers: predictions from `skip`, at most `limit` of them."""
+def results(
+    job: SnorkelJob, choice: Choice, *, skip: int, limit: int
+) -> tuple[dict[str, Any], int]:
+    """What the results endpoint answers, and how many predictions were chosen in all.
+
+    At most `limit` of them are shown, from `skip`. CannotBeDone for a class that the job has not.
+    """
     if not job.is_completed or job.result_path is None or job.report is None:
-        return not_yet(job.job_id, job.status, job.error_message)
+        return not_yet(job.job_id, job.status, job.error_message), 0
     report = job.report
-    table = _page(storage.key_of(job.result_path), skip, limit)
-    names = dict(zip(report["class_cv_ids"], report["class_names"], strict=True))
-    predictions = []
-    for row in table.to_pylist():
-        predicted = row["predicted_label"]
-        prediction = {
-            "sample_id": row["sample_id"],
-            "predicted_class": predicted,
-            "predicted_name": names.get(predicted),
-            "confidence": row["confidence"],
-        }
-        if job.output_type == OutputType.SOFTMAX:
-            columns = (f"prob_class_{number}" for number in range(len(names)))
-            probs = [row[column] for column in columns]
-            prediction["probs"] = None if None in probs else probs
-        predictions.append(prediction)
-    return {
+    classes = report["class_cv_ids"]
+    choice.check(classes)
+    found = page(storage.key_of(job.result_path), choice, skip=skip, limit=limit)
+    names = dict(zip(classes, report["class_names"], strict=True))
+    answer = {
         "job_id": job.job_id,
         "status": job.status,
         "output_type": job.output_type,
         "result_path": job.result_path,
         "is_stale": job.is_stale,
         **report,
-        "predictions": predictions,
+        "predictions": predictions(found.rows, names),
     }
+    return answer, found.total
 
 
-def _page(key: str, skip: int, limit: int) -> "pa.Table":
-    """At most `limit` rows from `skip`; only the row groups that hold them are read."""
-    with storage.open_parquet(key) as file:
-        groups, before, seen = [], 0, 0
-        for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if seen + rows <= skip:
-                before += rows
-            elif seen < skip + limit:
-                groups.append(number)
-            seen += rows
-        return file.read_row_groups(groups).slice(skip - before, limit)
+def download(job: SnorkelJob, file_format: str) -> "IO[bytes] | Generator[bytes]":
+    """The whole result: the stored Parquet file, or its rows as CSV. NotPossibleNow without one."""
+    if not job.is_completed or job.result_path is None:
+        raise NotPossibleNow(str(not_yet(job.job_id, job.status, job.error_message)["message"]))
+    key = storage.key_of(job.result_path)
+    return csv_parts(key) if file_format == "csv" else storage.open_bytes(key)
 
 
 def not_yet(job_id: int, status: str, error: str | None) -> dict[str, Any]:
@@ -177,6 +178,38 @@ def _require_materialized(rule: Rule, field: str) -> None:
         raise CannotBeDone(
             f"The rule {rule.name} is not materialized; materialize it first.", field=field
         )
+
+
+def _truth_column(rule: Rule) -> str:
+    """The one column that says what an entity is: the rule has it beside its key and no other."""
+    field = "truth_rule_id"
+    _require_materialized(rule, field)
+    there, key = rule.columns_of_product, rule.key_column
+    others = [name for name in there if name != key]
+    if key not in there:
+        raise CannotBeDone(
+            f"The rule {rule.name} has no column {key}; it has: {', '.join(there)}.", field=field
+        )
+    if len(others) != 1:
+        raise CannotBeDone(
+            f"A rule that tells the truth has one column beside {key}, with ids or names of "
+            f"concept values; {rule.name} has: {', '.join(others) or 'none'}.",
+            field=field,
+        )
+    return others[0]
+
+
+def _truth(rule: Rule, keys: "pa.Array", run: RunHandle) -> "Ints":
+    """What is known of the entities, as `known_values` has it; computed before any vote is cast."""
+    from labeling.truth import known_values
+    from labeling.votes import RuleTable
+
+    column = _truth_column(rule)
+    names = dict(ConceptValue.objects.filter(c_id=rule.c_id).values_list("cv_id", "name"))
+    table = RuleTable(rule.name, rule.table([rule.key_column, column]), rule.key_column)
+    known = known_values(keys, table, column, names)
+    run.log(f"the truth is known of {int((known != ABSTAIN).sum())} of {len(keys)} entities")
+    return known
 
 
 def _require_ready(lf: LabelingFunction) -> None:
@@ -230,6 +263,23 @@ def _definition(lf: LabelingFunction) -> Any:
     )
 
 
+def _sandbox_layers(functions: Sequence[LabelingFunction], run: RunHandle) -> list[str] | None:
+    """What holds the users' code while this run lasts, logged; None if it runs none."""
+    from labeling.sandbox.host import layers_here
+    from labeling.sandbox.locks import LAYERS
+
+    if not any(lf.runs_user_code for lf in functions):
+        return None
+    layers = layers_here()
+    missing = [layer for layer in LAYERS if layer not in layers]
+    said = f"labeling code is held by: {', '.join(layers)}"
+    if missing:
+        run.log(f"{said}; this machine does not offer: {', '.join(missing)}", "WARNING")
+    else:
+        run.log(said)
+    return list(layers)
+
+
 def _rule_tables(functions: Sequence[LabelingFunction]) -> dict[int, Any]:
     from labeling.votes import RuleTable
 
@@ -260,24 +310,17 @@ def _result_table(matrix: "LabelMatrix", labels: "Labels", output_type: str) -> 
     return pa.table(columns)
 
 
-def _as_parquet(table: "pa.Table") -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="snappy", row_group_size=ROW_GROUP_ROWS)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
 def _report(
     table: "pa.Table",
     matrix: "LabelMatrix",
     labels: "Labels",
     analysis: "Sequence[FunctionAnalysis]",
+    truth: "Ints | None",
 ) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute as pc
+
+    from labeling.label_model import accuracy
 
     names = dict(ConceptValue.objects.filter(cv_id__in=labels.classes).values_list("cv_id", "name"))
     labelled = int((labels.labels != -1).sum())
@@ -294,6 +337,8 @@ def _report(
                 names[cv_id]: int(np.sum(labels.labels == cv_id)) / labelled if labelled else 0.0
                 for cv_id in labels.classes
             },
+            "truth_rows": None if truth is None else int((truth != ABSTAIN).sum()),
+            "label_model_accuracy": None if truth is None else accuracy(labels, truth),
         },
         "lf_analysis": [
             _analysis(cast, found) for cast, found in zip(matrix.casts, analysis, strict=True)

@@ -20,7 +20,7 @@ def of_concept(concept: Concept) -> Lineage:
     """The graph of everything the concept has, in a fixed number of queries."""
     assets = [asset for kind in catalog(concept).values() for asset in kind]
     functions = LabelingFunction.objects.filter(c=concept).select_related("rule")
-    labels = SnorkelJob.objects.filter(c=concept).select_related("run", "index")
+    labels = SnorkelJob.objects.filter(c=concept).select_related("run", "index", "truth_rule")
     rows = F("report__summary__total_samples")
     classifiers = ClassifierJob.objects.filter(c=concept).select_related("run")
     return of_all(
@@ -37,7 +37,8 @@ def of_all(
     label_jobs: Iterable[Any],
     classifier_jobs: Iterable[ClassifierJob],
 ) -> Lineage:
-    """The graph of loaded rows. Functions come with their rule, label jobs with index and `rows`.
+    """The graph of loaded rows. Functions come with their rule, label jobs with index, truth rule
+    and `rows`.
 
     A function has no product: it is current while it is active, and otherwise missing. One that a
     newer version replaced is shown only where a job used it.
@@ -59,8 +60,11 @@ def of_all(
         names = {"index": f"the index {job.index.name}"}
         names |= {f"rule {lf.rule_id}": f"the rule {lf.rule.name}" for lf in voters}
         names |= {f"labeling function {lf.lf_id}": f"the function {lf.name}" for lf in voters}
+        if truth := job.truth_rule:
+            names[f"rule {truth.r_id}"] = f"the rule {truth.name}"
         reasons[job.job_id] = why = _stale_reason(job, job.inputs_from(voters), names)
         above = [node_id(FUNCTION, lf.lf_id) for lf in voters]
+        above += [node_id("rule", truth.r_id)] if truth else []
         rows = job.rows  # type: ignore[attr-defined]  # annotated by who loads the jobs
         found.add(
             _node(LABELS, f"Snorkel job {job.job_id}", job, why, rows),

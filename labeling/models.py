@@ -388,6 +388,8 @@ class SnorkelJob(TrainingJob):
     output_type = models.CharField(
         max_length=50, choices=OutputType.choices, default=OutputType.SOFTMAX
     )
+    # Knows the value of some entities: labels are compared with it and never made from it.
+    truth_rule = models.ForeignKey(Rule, null=True, on_delete=models.RESTRICT, related_name="+")
     # class_cv_ids, summary, lf_analysis, notes: what the results show beside the predictions.
     report: models.JSONField[dict[str, Any] | None, dict[str, Any] | None] = models.JSONField(
         null=True
@@ -408,6 +410,8 @@ class SnorkelJob(TrainingJob):
         for lf in functions:
             now[f"labeling function {lf.lf_id}"] = lf.config_sha256
             now[f"rule {lf.rule_id}"] = lf.rule.content_sha256
+        if self.truth_rule is not None:
+            now[f"rule {self.truth_rule.r_id}"] = self.truth_rule.content_sha256
         return now
 
     @property

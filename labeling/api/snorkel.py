@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.http import StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from concepts.api import WhateverIsAsked
 from concepts.models import Index, Rule
 from labeling import label_jobs
 from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
-from labeling.api.jobs import SHARED_JOB_FIELDS, JobSerializer, JobViewSet, ResultsSerializer
+from labeling.api.jobs import (
+    CHOICE_PARAMETERS,
+    DOWNLOADS,
+    FORMAT_PARAMETER,
+    SHARED_JOB_FIELDS,
+    JobSerializer,
+    JobViewSet,
+    ResultsSerializer,
+    as_download,
+    choice_of,
+    format_of,
+)
 from labeling.models import LabelingFunction, OutputType, SnorkelJob
 from tippers.api import Serializer
-from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
+from tippers.paging import MAX_LIMIT, whole_number
 
 MOST_EPOCHS = 100_000
 
@@ -28,12 +41,13 @@ class SnorkelJobSerializer(JobSerializer):
     rule_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
     lf_ids = serializers.ListField(child=serializers.IntegerField(), read_only=True)
     config = serializers.DictField(read_only=True)
+    truth_rule_id = serializers.IntegerField(read_only=True, allow_null=True)
 
     class Meta:
         model = SnorkelJob
         fields = (
             "job_id", "c_id", "index_id", "rule_ids", "lf_ids", "config", "output_type",
-            *SHARED_JOB_FIELDS,
+            "truth_rule_id", *SHARED_JOB_FIELDS,
         )  # fmt: skip
 
 
@@ -62,6 +76,9 @@ class SnorkelRunSerializer(Serializer):
         many=True,
         allow_empty=False,
     )
+    truth_rule_id = OfThisConcept(
+        source="truth_rule", queryset=Rule.objects.all(), required=False, allow_null=True
+    )
     snorkel = SnorkelOptionsSerializer(default=dict)
 
     def validate_snorkel(self, said: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +106,12 @@ class LabelSummarySerializer(serializers.Serializer[Any]):
     abstained = serializers.IntegerField()
     avg_confidence = serializers.FloatField(allow_null=True)
     class_balance = serializers.DictField(child=serializers.FloatField())
+    truth_rows = serializers.IntegerField(
+        allow_null=True, help_text="Entities whose value the truth rule knows."
+    )
+    label_model_accuracy = serializers.FloatField(
+        allow_null=True, help_text="Right labels among those that there are of such entities."
+    )
 
 
 class LFAnalysisSerializer(serializers.Serializer[Any]):
@@ -102,6 +125,9 @@ class LFAnalysisSerializer(serializers.Serializer[Any]):
     conflicts = serializers.FloatField()
     conflict_rows = serializers.IntegerField()
     learned_weight = serializers.FloatField(allow_null=True)
+    empirical_accuracy = serializers.FloatField(
+        allow_null=True, help_text="Right votes among those on rows whose truth is known."
+    )
     rows = serializers.IntegerField()
     faults = serializers.IntegerField()
     first_fault = serializers.CharField(allow_null=True)
@@ -143,19 +169,26 @@ class SnorkelJobViewSet(JobViewSet):
             functions=distinct(said["functions"]),
             config=config,
             output_type=output_type,
+            truth_rule=said.get("truth_rule"),
             user=request.user,
         )
         return self._launched(job)
 
-    @extend_schema(
-        parameters=[skip_parameter(), limit_parameter(100)],
-        responses=SnorkelResultsSerializer,
-    )
+    @extend_schema(parameters=CHOICE_PARAMETERS, responses=SnorkelResultsSerializer)
     @action(detail=True)
     def results(self, request: Request, **_: Any) -> Response:
+        """The labels, filtered and ordered as asked; `X-Total-Count` counts what was chosen."""
         skip = whole_number(request, "skip", default=0)
         limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
-        answer = label_jobs.results(self.get_object(), skip=skip, limit=limit)
-        summary = answer.get("summary")
-        headers = {"X-Total-Count": str(summary["total_samples"])} if summary else None
+        choice = choice_of(request)
+        answer, total = label_jobs.results(self.get_object(), choice, skip=skip, limit=limit)
+        headers = {"X-Total-Count": str(total)} if "predictions" in answer else None
         return Response(answer, headers=headers)
+
+    @extend_schema(parameters=[FORMAT_PARAMETER], responses=DOWNLOADS)
+    @action(detail=True, url_path="results/download", content_negotiation_class=WhateverIsAsked)
+    def download(self, request: Request, **_: Any) -> StreamingHttpResponse:
+        """The whole result as a file; its columns are named as in the stored Parquet file."""
+        job: SnorkelJob = self.get_object()
+        asked = format_of(request)
+        return as_download(label_jobs.download(job, asked), f"labels_{job.job_id}.{asked}")
