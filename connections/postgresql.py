@@ -3,6 +3,7 @@
 import atexit
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -140,7 +141,7 @@ def stream(
         try:
             reader = stack.enter_context(attempt())
         except _NewTypeError:
-            _origins.pop(uri).close()
+            _forget(uri)
             reader = stack.enter_context(attempt())
         yield reader
 
@@ -159,7 +160,7 @@ def _streamed(
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import StatementOptions
 
-    is_known = uri in _origins
+    is_known = _is_known(uri)
     try:
         connection = _origin(uri).adbc_clone()
     except Error as error:
@@ -198,28 +199,38 @@ class _NewTypeError(Exception):
 
 
 # The driver reads the server's whole catalogue of types and columns for each `connect`: 60 ms of
-# our processor over an empty database, seconds over one with many tables. Clones share it.
-_origins: dict[str, Any] = {}
+# our processor over an empty database, seconds over one with many tables. Clones share it, for as
+# long as no other server can have taken the address, whose types would have other numbers.
+_origins: dict[str, tuple[float, Any]] = {}
 MAX_ORIGINS = 8
+MAX_ORIGIN_AGE_S = 60
+
+
+def _is_known(uri: str) -> bool:
+    return uri in _origins and time.monotonic() - _origins[uri][0] < MAX_ORIGIN_AGE_S
+
+
+def _forget(uri: str) -> None:
+    _origins.pop(uri)[1].close()
 
 
 @atexit.register
-def _close_origins() -> None:
-    for origin in _origins.values():
-        origin.close()
+def _forget_all() -> None:
+    for uri in list(_origins):
+        _forget(uri)
 
 
 def _origin(uri: str) -> Any:
     """A connection without a session, to clone connections from."""
     from adbc_driver_postgresql import dbapi
 
-    if (origin := _origins.get(uri)) is None:
+    if not _is_known(uri):
         origin = dbapi.connect(uri)
         origin.adbc_connection.close()
-        if len(_origins) >= MAX_ORIGINS:
-            _origins.pop(next(iter(_origins))).close()
-        _origins[uri] = origin
-    return origin
+        if len(_origins) >= MAX_ORIGINS or uri in _origins:
+            _forget(uri if uri in _origins else next(iter(_origins)))
+        _origins[uri] = time.monotonic(), origin
+    return _origins[uri][1]
 
 
 def _with_table(connection: Any, cursor: Any, sql: str, table: IndexTable, timeout_s: float) -> str:
