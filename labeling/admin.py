@@ -28,6 +28,7 @@ from tippers.errors import CannotBeDone
 
 MOST_AT_ONCE = 10  # each is read by a person and run for seconds
 SHOWN_VOTES = 10
+SHOWN_FAULTS = 3  # rows mostly fail alike
 PENDING, REJECTED, ACTIVE, INACTIVE, DEPRECATED = (
     "waits for approval", "rejected", "active", "inactive", "deprecated",
 )  # fmt: skip
@@ -105,7 +106,7 @@ class LabelingFunctionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djan
     def get_queryset(self, request: HttpRequest) -> QuerySet[LabelingFunction]:
         found: Any = super().get_queryset(request).annotate(state=STATE)
         return found.select_related(  # type: ignore[no-any-return]  # the stub's queryset is generic
-            "c", "rule__index", "edited_by", "created_by", "approved_by", "parent_lf"
+            "c", "rule__index", "edited_by", "created_by", "approved_by", "rejected_by", "parent_lf"
         )
 
     @admin.display(ordering="state")
@@ -163,6 +164,7 @@ class LabelingFunctionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djan
             "may_judge": self.has_approve_permission(request),
             "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
             "shown_votes": f":{SHOWN_VOTES}",
+            "shown_faults": f":{SHOWN_FAULTS}",
         }
 
     def _review(self, request: HttpRequest, reviewed: list[Reviewed]) -> HttpResponse:
