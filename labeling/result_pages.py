@@ -107,16 +107,20 @@ def csv_parts(key: str) -> Generator[bytes]:
 
 
 def _csv_parts(file: "pq.ParquetFile") -> Generator[bytes]:
+    with file:
+        yield _as_csv(file.schema_arrow.empty_table(), header=True)
+        for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS):
+            yield _as_csv(batch, header=False)
+
+
+def _as_csv(rows: "pa.Table | pa.RecordBatch", *, header: bool) -> bytes:
     import pyarrow as pa
     from pyarrow import csv
 
-    with file:
-        header = True
-        for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS):
-            sink = pa.BufferOutputStream()
-            csv.write_csv(batch, sink, csv.WriteOptions(include_header=header))
-            header = False
-            yield sink.getvalue().to_pybytes()
+    sink = pa.BufferOutputStream()
+    csv.write_csv(rows, sink, csv.WriteOptions(include_header=header))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _chosen(file: "pq.ParquetFile", choice: Choice) -> "np.ndarray[Any, np.dtype[np.int64]]":
