@@ -75,6 +75,14 @@ class RetriedSerializer(Serializer):
     resubmitted = serializers.IntegerField()
 
 
+class RefreshStartedSerializer(Serializer):
+    """The run that looks for what has changed; its log says how many chunks are computed again."""
+
+    dataset_id = serializers.IntegerField()
+    dagster_run_id = serializers.UUIDField()
+    status = serializers.CharField()
+
+
 class OccupancyDatasetViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -142,6 +150,21 @@ class OccupancyDatasetViewSet(
     def retry(self, request: Request, pk: str) -> Response:
         """Try the failed chunks of the dataset again."""
         return Response(datasets.retry(self.get_object(), created_by=request.user))
+
+    @extend_schema(request=None, responses={202: RefreshStartedSerializer})
+    @action(detail=True, methods=["post"])
+    def refresh(self, request: Request, pk: str) -> Response:
+        """Compute again what is provisional or has other sessions by now, and nothing else."""
+        dataset = self.get_object()
+        run = datasets.refresh(dataset, created_by=request.user)
+        return Response(
+            {
+                "dataset_id": dataset.dataset_id,
+                "dagster_run_id": str(run.run_id),
+                "status": "STARTED",
+            },
+            status=status.HTTP_202_ACCEPTED,
+        )
 
 
 class SpaceSerializer(Serializer):

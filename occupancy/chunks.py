@@ -1,14 +1,15 @@
 """The life of a chunk: planned, claimed, published, failed. Each change is a conditional UPDATE.
 
 Who holds a chunk's token may change the chunk. Whoever changes chunks that it does not hold takes
-`_exclusively` first, so that plans, claims and failures never wait for each other in a circle;
+`exclusively` first, so that plans, claims and failures never wait for each other in a circle;
 publishing, which takes long, needs no such lock.
 """
 
 import hashlib
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -70,6 +71,7 @@ class Planned:
     windows: "Ints"
     derived: Sequence[bool]
     sessions: "Ints"
+    fingerprints: Sequence[str | None]
 
 
 def plan(
@@ -79,14 +81,16 @@ def plan(
     windows: Sequence[Window],
     interval_seconds: int,
     dataset_id: int,
-) -> None:
-    """Write the rows that are missing and put back to PENDING what must be computed again.
+    trust_final: bool = True,
+) -> int:
+    """Write the rows that are missing and put back to PENDING what must be computed again; how many.
 
     `parents` names the space above each, above the dataset's root too, so that what other datasets
     have there notices. Put back is what failed, what is provisional (wanted or not), and whatever
     lies above something that is not complete or not what it was. What somebody is computing is left
     alone, save a space that has got something new below it: that is taken away, and the fence
-    discards what comes of it.
+    discards what comes of it. Unless what is final is trusted, all whose sessions are not those
+    that it was computed from is put back too, and taken away from whoever computes it.
     """
     ids = planned.space_ids.tolist()
     numbers = planned.windows.tolist()
@@ -97,63 +101,92 @@ def plan(
         planned.sessions.tolist(),
         [windows[number].start.isoformat() for number in numbers],
         [windows[number].end.isoformat() for number in numbers],
+        planned.fingerprints,
     ]
     place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]
-    with transaction.atomic():
-        _exclusively()
-        tree = [_array(list(parents)), _array(list(parents.values()))]
-        _change(_RESET_OLD, [dataset_id, *tree, *place])
-        _change(_PLAN, [interval_seconds, dataset_id, *map(_array, columns)])
-        _reset_above(place)
+    tree = [_array(list(parents)), _array(list(parents.values()))]
+    with exclusively():
+        ((changed,),) = _rows(
+            _PLAN,
+            [
+                interval_seconds,
+                dataset_id,
+                not trust_final,
+                *map(_array, columns),
+                *tree,
+                dataset_id,
+                not trust_final,
+                *place,
+            ],
+        )
+        return int(changed) + _reset_above(place)
 
 
-def _reset_above(place: Sequence[Any]) -> None:
-    while _change(_RESET_ABOVE, place):  # one level of the tree at a time
-        pass
+def _reset_above(place: Sequence[Any]) -> int:
+    reset = 0
+    while level := _change(_RESET_ABOVE, place):  # one level of the tree at a time
+        reset += level
+    return reset
 
 
-# What is not wanted any more, because its sessions were deleted or corrected, is computed to
-# nothing. What is wanted gets its count from `_PLAN`, right after this.
-_RESET_OLD = """
-    UPDATE occupancy_space_chunks c
-       SET status = 'PENDING', session_count = 0, parent_space_id = t.parent_space_id,
-           dataset_id = %s, token = NULL, attempt = 0, failures = 0,
-           not_before = clock_timestamp(), error_message = NULL
-      FROM unnest(%s::int[], %s::int[]) AS t(space_id, parent_space_id)
-     WHERE c.space_id = t.space_id
-       AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
-       AND c.chunk_end - c.chunk_start = %s
-       AND (c.status = 'FAILED' OR c.status = 'COMPLETED' AND c.provisional)
-"""
-
-
-# One array literal a column: a tenth of the time that as many VALUES take to parse.
+# One array literal a column: a tenth of the time that as many VALUES take to parse. What is not
+# wanted any more, because its sessions were deleted or corrected, is computed to nothing.
 _PLAN = """
     WITH wanted AS (
-        SELECT w.*, %s::int AS interval_seconds, %s::bigint AS dataset_id
+        SELECT %s::int AS interval_seconds, %s::bigint AS dataset_id, %s::bool AS doubted, w.*
           FROM unnest(%s::int[], %s::int[], %s::text[], %s::bigint[], %s::timestamptz[],
-                      %s::timestamptz[])
-            AS w(space_id, parent_space_id, space_type, session_count, chunk_start, chunk_end)
+                      %s::timestamptz[], %s::text[])
+            AS w(space_id, parent_space_id, space_type, session_count, chunk_start, chunk_end,
+                 fingerprint)
+    ), compared AS (
+        SELECT w.*, c.chunk_id, c.space_type <> w.space_type
+               OR w.doubted AND c.fingerprint IS DISTINCT FROM w.fingerprint AS is_another
+          FROM wanted w JOIN occupancy_space_chunks c
+            ON c.space_id = w.space_id AND c.interval_seconds = w.interval_seconds
+           AND c.chunk_start = w.chunk_start AND c.chunk_end = w.chunk_end
     ), again AS (
         UPDATE occupancy_space_chunks c
-           SET parent_space_id = w.parent_space_id, space_type = w.space_type,
-               session_count = w.session_count, dataset_id = w.dataset_id,
-               status = CASE WHEN c.status = 'COMPLETED' AND NOT c.provisional
-                              AND c.space_type = w.space_type
-                             THEN 'COMPLETED' ELSE 'PENDING' END,
-               token = NULL, attempt = 0, failures = 0, not_before = clock_timestamp()
-          FROM wanted w
-         WHERE c.space_id = w.space_id AND c.interval_seconds = w.interval_seconds
-           AND c.chunk_start = w.chunk_start AND c.chunk_end = w.chunk_end
-           AND (c.status <> 'RUNNING' OR c.space_type <> w.space_type)
-           AND (c.status <> 'COMPLETED' OR c.provisional OR c.space_type <> w.space_type
-                OR c.parent_space_id IS DISTINCT FROM w.parent_space_id)
+           SET space_type = w.space_type, session_count = w.session_count,
+               fingerprint = w.fingerprint, parent_space_id = w.parent_space_id,
+               dataset_id = w.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
+               failures = 0, not_before = clock_timestamp(), error_message = NULL
+          FROM compared w
+         WHERE c.chunk_id = w.chunk_id
+           AND (w.is_another OR c.status IN ('PENDING', 'FAILED')
+                OR c.status = 'COMPLETED' AND c.provisional)
+        RETURNING 1
+    ), moved AS (
+        UPDATE occupancy_space_chunks c
+           SET parent_space_id = w.parent_space_id, dataset_id = w.dataset_id
+          FROM compared w
+         WHERE c.chunk_id = w.chunk_id AND NOT w.is_another
+           AND c.status = 'COMPLETED' AND NOT c.provisional
+           AND c.parent_space_id IS DISTINCT FROM w.parent_space_id
+    ), gone AS (
+        UPDATE occupancy_space_chunks c
+           SET session_count = 0, fingerprint = NULL, parent_space_id = t.parent_space_id,
+               dataset_id = d.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
+               failures = 0, not_before = clock_timestamp(), error_message = NULL
+          FROM unnest(%s::int[], %s::int[]) AS t(space_id, parent_space_id),
+               (SELECT %s::bigint AS dataset_id, %s::bool AS doubted) AS d
+         WHERE c.space_id = t.space_id
+           AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
+           AND c.chunk_end - c.chunk_start = %s
+           AND (c.status = 'FAILED' OR c.status = 'COMPLETED' AND c.provisional
+                OR d.doubted AND c.fingerprint IS NOT NULL)
+           AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.space_id = c.space_id
+                              AND w.chunk_start = c.chunk_start)
+        RETURNING 1
+    ), new AS (
+        INSERT INTO occupancy_space_chunks (interval_seconds, dataset_id, space_id, parent_space_id,
+               space_type, session_count, chunk_start, chunk_end, fingerprint, status, attempt,
+               failures, provisional, data_faults)
+        SELECT interval_seconds, dataset_id, space_id, parent_space_id, space_type, session_count,
+               chunk_start, chunk_end, fingerprint, 'PENDING', 0, 0, true, 0
+          FROM wanted ORDER BY chunk_start, space_id
+        ON CONFLICT DO NOTHING RETURNING 1
     )
-    INSERT INTO occupancy_space_chunks (space_id, parent_space_id, space_type, session_count,
-           chunk_start, chunk_end, interval_seconds, dataset_id, status, attempt, failures,
-           provisional, data_faults)
-    SELECT w.*, 'PENDING', 0, 0, true, 0 FROM wanted w ORDER BY chunk_start, space_id
-    ON CONFLICT DO NOTHING
+    SELECT (SELECT count(*) FROM again) + (SELECT count(*) FROM gone) + (SELECT count(*) FROM new)
 """
 
 _SAME_WINDOW = """below.interval_seconds = c.interval_seconds
@@ -188,8 +221,7 @@ def retry_failed(
     """
     reset = 0
     level = [root_space_id]
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         while level:
             failed = among.filter(status=Status.FAILED, space_id__in=level)
             ids = set(failed.values_list("space_id", flat=True))
@@ -245,8 +277,7 @@ def claim_sources(token: uuid.UUID) -> Batch | None:
 
     With them come all spaces above whose every source is among them. None when nothing waits.
     """
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         waiting = _rows(_NEXT_TURN) or _rows(_LEFT_OVER)
         if not waiting:
             return None
@@ -263,8 +294,7 @@ def claim_sources(token: uuid.UUID) -> Batch | None:
 
 def claim_to_roll_up(token: uuid.UUID) -> Batch | None:
     """PENDING -> RUNNING for all derived chunks of one window above nothing but complete ones."""
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         for interval_seconds, start, end in _rows(f"{_TO_ROLL_UP} LIMIT 1"):
             place = Place(interval_seconds, Window(start, end))
             now = clock()
@@ -536,8 +566,7 @@ def compute_again(lost: Lost, *, token: uuid.UUID | None = None) -> int:
     RUNNING -> PENDING for what the token holds, which needed it; that is no failure.
     """
     reset = 0
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         for chunk in lost.chunks:
             if _change(_LOSE, [chunk.chunk_id, chunk.content_hash]):
                 reset += 1
@@ -567,16 +596,14 @@ _GIVE_UP = """
 
 def fail(token: uuid.UUID, reason: str) -> None:
     """RUNNING -> FAILED for what the token holds, and all above it with it."""
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         _change(_FAIL, [reason, token])
         _change(_FAIL_ABOVE)
 
 
 def retry_or_fail(token: uuid.UUID, reason: str) -> None:
     """RUNNING -> PENDING with a growing back-off for what the token holds; the third time FAILED."""
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         _change(_RETRY_OR_FAIL, [MAX_FAILURES, FIRST_BACK_OFF, reason, token])
         _change(_FAIL_ABOVE)
 
@@ -586,8 +613,7 @@ def sweep() -> int:
 
     A row that is locked is being published by a writer which is alive after all.
     """
-    with transaction.atomic():
-        _exclusively()
+    with exclusively():
         swept = _change(
             _SWEEP,
             [
@@ -650,9 +676,12 @@ _FAIL_ABOVE = """
 # --- SQL --------------------------------------------------------------------------------------
 
 
-def _exclusively() -> None:
-    """Until the transaction ends."""
-    _rows("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+@contextmanager
+def exclusively() -> Iterator[None]:
+    """A transaction in which nobody else plans, claims, retries or fails chunks."""
+    with transaction.atomic():
+        _rows("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        yield
 
 
 def _rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -19,6 +19,7 @@ from tippers.errors import CannotBeDone, NotFound
 from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
 from tippers.runs.engine import launch, workers_alive
+from tippers.runs.models import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,22 +42,44 @@ def create(
     empty or has too many windows.
     """
     dataset.created_by_id = getattr(created_by, "pk", None)
-    space_ids = spaces.parents_below(dataset.root_space_id).keys()
-    if dataset.start_time is None or dataset.end_time is None:
-        extent = sessions.extent(space_ids, now=datetime.now(UTC))
-        if extent is None:
-            return _without_data(dataset)
-        dataset.start_time = dataset.start_time or extent[0]
-        dataset.end_time = dataset.end_time or extent[1]
-    covered = _covered(dataset.start_time, dataset.end_time, timedelta(days=dataset.chunk_days))
-    if not sessions.overlap_anywhere(space_ids, covered):
+    if not _cover_sessions(dataset):
         return _without_data(dataset)
-    dataset.chunks_start, dataset.chunks_end = covered.start, covered.end
     with transaction.atomic():
         dataset.save()
-        _launch_planning(dataset, created_by)
+        _launch_planning("occupancy_plan", dataset, created_by)
     dataset.refresh_from_db()
     return dataset
+
+
+def _cover_sessions(dataset: OccupancyDataset) -> bool:
+    """Set the bounds that are missing, and the windows; False when there are no sessions in them."""
+    space_ids = spaces.parents_below(dataset.root_space_id).keys()
+    start, end = dataset.start_time, dataset.end_time
+    if start is None or end is None:
+        extent = sessions.extent(space_ids, now=datetime.now(UTC))
+        if extent is None:
+            return False
+        start, end = start or extent[0], end or extent[1]
+    covered = _covered(start, end, timedelta(days=dataset.chunk_days))
+    dataset.start_time, dataset.end_time = start, end
+    if not sessions.overlap_anywhere(space_ids, covered):
+        return False
+    dataset.chunks_start, dataset.chunks_end = covered.start, covered.end
+    return True
+
+
+def look_for_sessions(dataset: OccupancyDataset) -> None:
+    """COMPLETED -> RUNNING for one that was without any data and now is not."""
+    if _cover_sessions(dataset):
+        OccupancyDataset.objects.filter(pk=dataset.pk, chunks_start=None).update(
+            start_time=dataset.start_time,
+            end_time=dataset.end_time,
+            chunks_start=dataset.chunks_start,
+            chunks_end=dataset.chunks_end,
+            status=Status.RUNNING,
+            completed_at=None,
+            planned_at=None,
+        )
 
 
 def _covered(start: datetime, end: datetime, width: timedelta) -> Window:
@@ -91,15 +114,16 @@ def _without_data(dataset: OccupancyDataset) -> OccupancyDataset:
 
 
 def _launch_planning(
-    dataset: OccupancyDataset, user: AbstractBaseUser | AnonymousUser | None
-) -> None:
+    job: str, dataset: OccupancyDataset, user: AbstractBaseUser | AnonymousUser | None
+) -> Run:
     run = launch(
-        "occupancy_plan",
-        key=f"occupancy_plan:{dataset.dataset_id}",
+        job,
+        key=f"{job}:{dataset.dataset_id}",
         args={"dataset_id": dataset.dataset_id},
         created_by=user,
     )
     OccupancyDataset.objects.filter(pk=dataset.pk).update(run=run)
+    return run
 
 
 def fail_planning(dataset_id: int, run_id: uuid.UUID, reason: str) -> None:
@@ -116,16 +140,33 @@ def retry(
 
     Harmless when nothing has failed. `reset` and `resubmitted` are numbers of chunks.
     """
-    with transaction.atomic():
-        failed = OccupancyDataset.objects.filter(pk=dataset.pk, status=Status.FAILED).update(
-            status=Status.RUNNING, error_message=None, planned_at=None, completed_at=None
-        )
+    with chunks.exclusively():
+        failed = _reopen_failed(dataset)
         reset = chunks.retry_failed(
             dataset.root_space_id, _all_chunks(dataset), dataset_id=dataset.dataset_id
         )
         if failed or reset:
-            _launch_planning(dataset, created_by)
+            _launch_planning("occupancy_plan", dataset, created_by)
     return {"reset": reset, "resubmitted": reset}
+
+
+def refresh(dataset: OccupancyDataset, *, created_by: AbstractBaseUser | AnonymousUser) -> Run:
+    """Launch a run that puts back what is provisional, has failed, or has other sessions by now.
+
+    Everything else stays as it is, and so does the dataset's status while nothing is put back. How
+    many chunks it was is in the run's log.
+    """
+    with chunks.exclusively():
+        _reopen_failed(dataset)
+        return _launch_planning("occupancy_refresh", dataset, created_by)
+
+
+def _reopen_failed(dataset: OccupancyDataset) -> bool:
+    return bool(
+        OccupancyDataset.objects.filter(pk=dataset.pk, status=Status.FAILED).update(
+            status=Status.RUNNING, error_message=None, planned_at=None, completed_at=None
+        )
+    )
 
 
 # --- reading ----------------------------------------------------------------------------------

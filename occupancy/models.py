@@ -116,6 +116,9 @@ class OccupancySpaceChunk(models.Model):
     chunk_end = models.DateTimeField()
     space_type = models.CharField(max_length=10, choices=SpaceType.choices)
     session_count = models.BigIntegerField(default=0)  # its own, when it was planned
+    # Of its own sessions, read before they were pulled: a session that arrives between the two is
+    # computed twice, and never missed. Null without sessions of its own.
+    fingerprint = models.CharField(max_length=32, null=True, editable=False)
 
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
     # Who asked last, for taking turns; not a foreign key, because a chunk outlives its datasets.

@@ -17,7 +17,15 @@ def occupancy_plan(run: RunHandle, *, dataset_id: int) -> None:
     """Write the chunks that a dataset needs."""
     from occupancy import planning
 
-    planning.plan(run, dataset_id)
+    planning.plan(run, dataset_id, trust_final=True)
+
+
+@job(queue="short", timeout=timedelta(hours=1))
+def occupancy_refresh(run: RunHandle, *, dataset_id: int) -> None:
+    """As `occupancy_plan`, and put back every chunk whose sessions have changed."""
+    from occupancy import planning
+
+    planning.plan(run, dataset_id, trust_final=False)
 
 
 @job(queue="long", timeout=timedelta(hours=3))
