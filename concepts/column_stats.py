@@ -71,6 +71,8 @@ class _Column:
     def of(cls, name: str, kind: pa.DataType) -> _Column:
         import pyarrow as pa
 
+        if pa.types.is_list(kind):  # as the Parquet file calls what is in it
+            kind = pa.list_(kind.value_field.with_name("element"))
         return cls(
             name,
             str(kind),

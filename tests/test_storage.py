@@ -116,6 +116,28 @@ def test_a_table_comes_back_as_it_went() -> None:
         assert {group.column(0).compression for group in groups} == {"SNAPPY"}
 
 
+def test_numbers_and_times_at_the_ends_of_their_ranges_come_back() -> None:
+    """They are stored as differences, which overflow there."""
+    ends = [-(2**63), 2**63 - 1, None, 0, 2**63 - 1, -(2**63), 1, None]
+    numbers = pa.array([*range(100), *ends])
+    table = pa.table({"a.b": numbers, "time": numbers.cast(pa.timestamp("us", "UTC"))})
+    storage.write_parquet("t.parquet", table.schema, iter(table.to_batches(50)))
+    assert storage.read_table("t.parquet").equals(table)
+    with storage.open_parquet("t.parquet") as file:
+        group = file.metadata.row_group(0)
+        assert {"DELTA_BINARY_PACKED" in group.column(at).encodings for at in (0, 1)} == {True}
+
+
+def test_who_watches_sees_every_row_and_an_empty_table_too() -> None:
+    seen: list[pa.Table] = []
+    storage.write_parquet("t.parquet", SCHEMA, batches(300), seen.append)
+    assert pa.concat_tables(seen).equals(pa.Table.from_batches(batches(300)))
+    assert len(seen) == 3
+    seen.clear()
+    storage.write_parquet("t.parquet", SCHEMA, [], seen.append)
+    assert [table.schema for table in seen] == [SCHEMA]
+
+
 @pytest.mark.usefixtures("vendor")
 def test_an_empty_result_is_a_table_too() -> None:
     written = storage.write_parquet("t.parquet", SCHEMA, [])
