@@ -34,9 +34,13 @@ def pack(column: pa.ChunkedArray) -> Packed:  # noqa: PLR0911 - one row per kind
         return pack(column.cast(pa.float64()))
     if pa.types.is_float16(kind):
         return pack(column.cast(pa.float32()))
-    nulls = np.flatnonzero(column.is_null().to_numpy()).astype(np.int32).tobytes()
+    nulls = b""
+    if column.null_count:
+        nulls = np.flatnonzero(column.is_null().to_numpy()).astype(np.int32).tobytes()
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        numbers = (column.fill_null(False if pa.types.is_boolean(kind) else 0)).to_numpy()
+        if nulls:
+            column = column.fill_null(False if pa.types.is_boolean(kind) else 0)
+        numbers = column.to_numpy()
         return numbers.dtype.char, numbers.tobytes(), nulls
     if pa.types.is_timestamp(kind):
         return AWARE if kind.tz else NAIVE, _times(column), nulls
@@ -58,19 +62,26 @@ def _texts(column: pa.ChunkedArray) -> bytes:
 
 def _times(column: pa.ChunkedArray) -> bytes:
     """Ten bytes a time, as datetime.__reduce__ has them: year, month, ..., microsecond."""
-    micros = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
-    times: npt.NDArray[np.int64] = micros.fill_null(0).to_numpy()
+    whole = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+    times: npt.NDArray[np.int64] = whole.fill_null(0).to_numpy()
     least, most = MOST_MICROSECONDS
     if len(times) and not (least <= times.min() and times.max() <= most):
         raise CannotBeDone("a time lies outside of the years 1 to 9999, which Python cannot hold")
-    days, micro = np.divmod(times, 86_400_000_000)
-    second, micro = np.divmod(micro, 1_000_000)
+    # Dividing by a constant and multiplying back is several times faster than divmod.
+    days = times // 86_400_000_000
+    micros = times - days * 86_400_000_000
+    second = micros // 1_000_000
+    micro = (micros - second * 1_000_000).astype(np.int32)
+    second = second.astype(np.int32)
+    minute = second // 60
+    hour = minute // 60
     dates = days.astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
-    year, month = np.divmod(months.astype(np.int64) + 1970 * 12, 12)
+    month = months.astype(np.int32) + 1970 * 12
+    year = month // 12
     state = np.empty((len(times), 10), dtype=np.uint8)
     state[:, 0], state[:, 1] = year >> 8, year & 255
-    state[:, 2], state[:, 3] = month + 1, (dates - months).astype(np.int64) + 1
-    state[:, 4], state[:, 5], state[:, 6] = second // 3600, second // 60 % 60, second % 60
+    state[:, 2], state[:, 3] = month - year * 12 + 1, (dates - months).astype(np.int32) + 1
+    state[:, 4], state[:, 5], state[:, 6] = hour, minute - hour * 60, second - minute * 60
     state[:, 7], state[:, 8], state[:, 9] = micro >> 16, micro >> 8 & 255, micro & 255
     return state.tobytes()
