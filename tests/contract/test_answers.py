@@ -55,6 +55,11 @@ def test_every_answer_has_the_references_names(world: World, get: Any) -> None:
 
     results = get("/concepts/{c_id}/snorkel/jobs/{snorkel}/results")
     assert set(results) >= {"job_id", "status", "output_type", "result_path"}
+    assert set(results["summary"]) >= {"total_samples", "avg_confidence"}
+    assert all(
+        set(prediction) >= {"sample_id", "probs", "predicted_class", "confidence"}
+        for prediction in results["predictions"]
+    )
     waiting = get("/concepts/{c_id}/classifiers/jobs/{classifier}/results")
     assert waiting == {
         "job_id": world.classifier_job,

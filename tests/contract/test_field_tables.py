@@ -268,6 +268,7 @@ FAMILIES = {
             "snorkel.lr": Field("float", default=0.01, nullable=False),
             "snorkel.sample_size": Field("integer", default=None),
             "snorkel.output_type": Field("string", nullable=False),
+            "truth_rule_id": optional("integer"),  # ours
         },
         {
             "job_id",
