@@ -186,6 +186,7 @@ def _follow(
 ) -> BankResult | None:
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     result = BankResult()
+    predictions: dict[str, int] = {}
     for line in process.stdout:
         event = json.loads(line)
         match event["event"]:
@@ -199,10 +200,14 @@ def _follow(
             case "fitted":
                 result.fitted.append(Fitted(event["model"], event["offset"], event["size"]))
             case "predictions":
-                result.predictions = _predictions(packed, event["offset"], event["size"])
+                predictions = event
             case "no predictions":
                 result.no_predictions = event["reason"]
             case "end":
+                # Not before: the file's cursor is the bank's too, which writes on at it.
+                if predictions:
+                    place = predictions["offset"], predictions["size"]
+                    result.predictions = _predictions(packed, *place)
                 return result
     return None
 
