@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -105,30 +105,28 @@ def label_matrix(
         with work.on(function):
             votes, first_fault = _votes(function, rows, rules[function.rule_id].key_column, work)
         faulty = votes == FAULT
+        faults = int(faulty.sum())
+        if faults > MOST_FAULTS * len(votes):
+            raise CannotBeDone(
+                f"{function.name} failed on {faults} of {len(votes)} rows. The first: {first_fault}"
+            )
         matrix[positions, number] = np.where(faulty, ABSTAIN, votes)
-        return Cast(function.lf_id, function.name, len(votes), int(faulty.sum()), first_fault)
+        return Cast(function.lf_id, function.name, len(votes), faults, first_fault)
 
     # One thread and one sandbox more than there are cores: while a sandbox waits for its next rows,
     # the others have work.
     with ThreadPoolExecutor(cores() + 1) as pool:
         waiting = [pool.submit(cast, number) for number in range(len(functions))]
         try:
-            casts = [_fit(future.result()) for future in waiting]
+            wait(waiting, return_when=FIRST_EXCEPTION)
+            for future in waiting:
+                if future.done():
+                    future.result()  # raises what made the wait end
         except BaseException:
             work.give_up()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return LabelMatrix(keys, matrix, casts)
-
-
-def _fit(cast: Cast) -> Cast:
-    """The same; CannotBeDone if it is about its function's faults more than about its votes."""
-    if cast.rows and cast.faults > MOST_FAULTS * cast.rows:
-        raise CannotBeDone(
-            f"{cast.name} failed on {cast.faults} of {cast.rows} rows. "
-            f"The first: {cast.first_fault}"
-        )
-    return cast
+    return LabelMatrix(keys, matrix, [future.result() for future in waiting])
 
 
 def cores() -> int:

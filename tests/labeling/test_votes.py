@@ -93,7 +93,7 @@ def test_faults_abstain_are_counted_and_the_first_is_told() -> None:
                    {"mac": ["a", "b", "c", "d", "e"], "n": [5, 0, 3, 1, 4]})  # fmt: skip
     assert found.votes[:, 0].tolist() == [1, -1, -1, 2, 1]
     assert (found.casts[0].rows, found.casts[0].faults) == (5, 2)
-    assert "ZeroDivisionError" in found.casts[0].first_fault
+    assert found.casts[0].first_fault.endswith("ZeroDivisionError: division by zero (mac = c)")
 
 
 def test_a_vote_outside_the_applicable_values_is_a_fault() -> None:
@@ -101,7 +101,9 @@ def test_a_vote_outside_the_applicable_values_is_a_fault() -> None:
                    {"mac": ["a", "b", "c"], "n": [1, 3, -1]})  # fmt: skip
     assert found.votes[:, 0].tolist() == [1, -1, -1]
     assert found.casts[0].faults == 1
-    assert "returned 3, which is not in its applicable_cv_ids" in found.casts[0].first_fault
+    assert found.casts[0].first_fault == (
+        "it returned 3, which is not in its applicable_cv_ids (mac = b)"
+    )
 
 
 def test_a_function_that_fails_on_more_than_half_of_its_rows_fails_the_job_by_name() -> None:
@@ -122,6 +124,44 @@ def test_votes_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatch
     whole = matrix(list(range(50)), [code], rule).votes
     monkeypatch.setattr("labeling.votes.CHUNK_ROWS", 7)
     assert (matrix(list(range(50)), [code], rule).votes == whole).all()
+
+
+def test_a_chunk_that_is_late_names_the_row_whose_doing_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labeling.sandbox.host.CHUNK_SECONDS", 0.5)
+    code = custom(body("while row['n'] == 3:", "    pass", "return 1"))
+    with pytest.raises(CannotBeDone, match=r"by_code: (.|\n)*row with mac = d, alone: it was stop"):
+        matrix(list("abcde"), [code], {"mac": list("abcde"), "n": [1, 2, 0, 3, 4]})
+
+
+def test_a_chunk_that_is_late_without_any_slow_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeling.sandbox.host.CHUNK_SECONDS", 0.5)
+    monkeypatch.setattr("labeling.votes.SEARCH_SECONDS", 0.2)
+    code = custom(body("for _ in range(200000):", "    pass", "return 1"))
+    with pytest.raises(CannotBeDone, match=r"rows alone, none took longer than .* \(mac = \d+\)"):
+        matrix(list(range(400)), [code], {"mac": list(range(400))})
+
+
+def test_a_function_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeling.votes.CHUNK_ROWS", 1)
+    watching = Watching()
+    rules = {1: RuleTable("r", pa.table({"mac": range(5_000)}), "mac")}
+    slow = custom(body("for _ in range(100000):", "    pass", "return 1"))
+    broken = Function(1, "broken", "custom", {"code": "1 / 0"}, (1,), 1)
+    with pytest.raises(CannotBeDone, match="broken: its code does not load"):
+        label_matrix(pa.array(range(5_000)), [slow, broken], rules, watching)
+    assert len(watching.said) < 5_000
+
+
+def test_large_values_cross_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeling.votes.CHUNK_BYTES", 1 << 20)
+    watching = Watching()
+    rules = {1: RuleTable("r", pa.table({"mac": range(8), "t": ["x" * (1 << 19)] * 8}), "mac")}
+    code = custom(body("return 1 if len(row['t']) > 9 else 2"))
+    found = label_matrix(pa.array(range(8)), [code], rules, watching)
+    assert found.votes[:, 0].tolist() == [1] * 8
+    assert len(watching.said) >= 5
 
 
 def test_a_stopped_run_ends_its_sandbox_at_once() -> None:
@@ -220,6 +260,18 @@ def test_patterns_that_re2_has_are_fine(pattern: str) -> None:
         (pa.array([1.5, None]), [1.5, None]),
         (pa.array([True, None, False]), [True, None, False]),
         (pa.array(["a", None]), ["a", None]),
+        (pa.array(["", "é", None, "a\nb"], pa.large_string()), ["", "é", None, "a\nb"]),
+        (pa.array(["a\0b", None, ""]), ["a\0b", None, ""]),
+        (pa.array([None, None], pa.string()), [None, None]),
+        (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+        (pa.array([1, None], pa.uint8()), [1, None]),
+        (pa.array([2**64 - 1], pa.uint64()), [2**64 - 1]),
+        (pa.array([0.5, None], pa.float32()), [0.5, None]),
+        (pa.array([], pa.int64()), []),
+        (
+            pa.array([-1, None, 253402300799999999, -62135596800000000], pa.timestamp("us")),
+            [datetime(1969, 12, 31, 23, 59, 59, 999999), None, datetime.max, datetime.min],  # noqa: DTZ001, DTZ901 - without a zone
+        ),
         (pa.array([Decimal("1.50"), None]), [1.5, None]),
         (pa.array([date(2024, 1, 2), None]), [date(2024, 1, 2), None]),
         (pa.array([[1, 2], None]), [[1, 2], None]),
@@ -237,3 +289,11 @@ def test_values_cross_as_plain_python(column: pa.Array, expected: list[Any]) -> 
     values = unpack(pickle.loads(pickle.dumps(pack(pa.chunked_array([column])))))
     assert values == expected
     assert [type(v) for v in values] == [type(v) for v in expected]
+
+
+def test_times_that_python_cannot_hold_are_refused_by_column() -> None:
+    times = pa.array([0, 2**62], pa.timestamp("us"))
+    rules = {1: RuleTable("r", pa.table({"mac": ["a", "b"], "t": times}), "mac")}
+    code = custom(body("return 1 if row['t'] else 2"))
+    with pytest.raises(CannotBeDone, match="by_code: the column t: a time lies outside"):
+        label_matrix(pa.array(["a", "b"]), [code], rules, Watching())
