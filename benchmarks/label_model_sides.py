@@ -1,10 +1,9 @@
 """The sides of the benchmark `label_model`, each a process of its own: `SIDE ROWS`.
 
 Both fit on the same votes of ten functions and give every row its probabilities. A side prints one
-JSON object: seconds, peak memory, and a digest of the probabilities, which must be the same.
+JSON object: seconds, peak memory, and the probabilities of some rows, which must be the same.
 """
 
-import hashlib
 import json
 import resource
 import sys
@@ -17,6 +16,7 @@ import numpy.typing as npt
 CLASSES = [1, 2, 3]
 FUNCTIONS = 10
 EPOCHS, RATE, SEED = 100, 0.01, 42
+SHOWN_ROWS = 1_000
 WARM_ROWS = 1_000  # fitted before: what a process loads once is not counted on any side
 
 Floats = npt.NDArray[np.float64]
@@ -77,8 +77,8 @@ def main() -> None:
     seconds, found = {"ours": ours, "peer": peer}[side](rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     # Rows on which all abstain have no label here, and equal chances there.
-    digest = hashlib.sha256(np.nan_to_num(found, nan=1 / 3).round(6).tobytes()).hexdigest()
-    print(json.dumps({"seconds": seconds, "peak_mb": peak, "probabilities": digest}))
+    some = np.nan_to_num(found[:: rows // SHOWN_ROWS], nan=1 / len(CLASSES))
+    print(json.dumps({"seconds": seconds, "peak_mb": peak, "probabilities": some.tolist()}))
 
 
 if __name__ == "__main__":
