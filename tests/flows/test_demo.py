@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tippers.demo.client import Api
 from tippers.embedded.home import CHECKOUT, Home
 from tippers.embedded.postgres import Cluster
 from tippers.embedded.supervisor import Background
+from tippers.sample.campus import TRUE_TYPES_FILE
 
 PASSWORD = "a scratch password"
 SIZE = {"DEMO_DEVICES": "250", "DEMO_ROOMS": "24", "DEMO_DAYS": "21"}
@@ -94,6 +96,27 @@ def results(api: Api) -> dict[str, Any]:
     }
 
 
+def accuracies(stack: Stack) -> tuple[float, float]:
+    """By the simulation's truth: labels, and the best classifier on devices new to it."""
+    table = pq.read_table(stack.home / "sample" / TRUE_TYPES_FILE)
+    truth = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    api = stack.api()
+    (concept,) = api.get("/concepts")
+    base = f"/concepts/{concept['c_id']}"
+    labels = f"{base}/snorkel/jobs/{api.get(f'{base}/snorkel/jobs')[0]['job_id']}/results"
+    bank = f"{base}/classifiers/jobs/{api.get(f'{base}/classifiers/jobs')[0]['job_id']}/predictions"
+    labelled = [
+        row for row in api.pages(labels, rows="predictions") if row["predicted_class"] != -1
+    ]
+    unseen = [row for row in api.pages(bank, rows="predictions") if row["split"] != "train"]
+    assert len(unseen) > 40
+    found = [
+        sum(truth[row["sample_id"]] == row["predicted_name"] for row in rows) / len(rows)
+        for rows in (labelled, unseen)
+    ]
+    return found[0], found[1]
+
+
 def worker_children(stack: Stack) -> list[int]:
     """Process ids of this stack's Celery processes."""
     found = []
@@ -119,6 +142,10 @@ def test_killed_workers_do_not_change_the_demos_results(stack: Stack) -> None:
     assert undisturbed.returncode == 0, said
     for line in ("Label coverage", "classifiers were trained", "Occupancy per hour", "Sign in"):
         assert line in said
+    labels, best = accuracies(stack)
+    assert min(labels, best) >= 0.95
+    assert f"Label model: {100 * labels:.1f} % of" in said
+    assert f"is right on {100 * best:.1f} % of" in said
     expected = results(stack.api())
     assert len(expected["labels"]) > 200
     assert len(expected["scores"]) >= 30
