@@ -22,6 +22,7 @@ FUNCTION = "labeling_function"
 ABSTAIN = "ABSTAIN"
 MAX_CODE = 20_000  # characters
 SHOWN_PROBLEMS = 5
+TOO_DEEP = "the code is nested too deeply; give the parts names of their own"
 
 ALLOWED_NODES: tuple[type[ast.AST], ...] = (
     # module and functions
@@ -53,16 +54,38 @@ INSTEAD: dict[type[ast.AST], str] = {
     ast.Delete: "del is not allowed; let the name be",
     ast.TryStar: "except* is not allowed; write except",
 }
+# Parts of refused statements, which would say the same again.
+TOLD_BY_THE_STATEMENT = (ast.match_case, ast.pattern, ast.withitem, ast.Del)
 MODULE_STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef)
 
 REFUSED_PREFIXES = ("_", "gi_", "f_", "tb_", "co_", "cr_", "ag_", "func_")
 REFUSED_ATTRIBUTES = {
     "format": "write an f-string instead",
     "format_map": "write an f-string instead",
-    "obj": "an exception's object is out of reach",
-    "mro": "classes are out of reach",
-    "with_traceback": "tracebacks are out of reach",
+    "obj": "an exception's object is out of reach; its text is str(error)",
+    "mro": "classes are out of reach; ask isinstance(value, kind)",
+    "with_traceback": "tracebacks are out of reach; raise the exception as it is",
     "add_note": "raise another exception instead",
+}
+INSTEAD_OF_NAMES = {
+    "open": "there are no files; read the row's columns",
+    "print": "nobody reads it; a trial shows how each row votes",
+    "eval": "write the expression itself",
+    "exec": "write the statements themselves",
+    "compile": "write the statements themselves",
+    "__import__": "write an import line",
+    "type": "ask isinstance(value, kind)",
+    "getattr": "write value.name",
+    "hasattr": "write try and except AttributeError",
+    "format": "write an f-string instead",
+    "globals": "name the value itself",
+    "locals": "name the value itself",
+    "vars": "name the value itself",
+    "np": "there is no numpy; use math and statistics",
+    "numpy": "there is no numpy; use math and statistics",
+    "pd": "there is no pandas; a row is a plain dictionary",
+    "pandas": "there is no pandas; a row is a plain dictionary",
+    "time": "there is no clock here; subtract one datetime from another",
 }
 IMMUTABLE_MAKERS = frozenset(
     {"abs", "bool", "float", "frozenset", "int", "len", "max", "min", "pow", "range", "round",
@@ -106,12 +129,13 @@ def judge(code: str, *, allowed_imports: Iterable[str], values: Mapping[int, str
                 *_shape(tree),
                 *_syntax(tree, allowed),
                 *_names(tree, allowed),
+                *_names_of_modules(tree),
                 *_state(tree),
                 *_constants(tree, constants(values)),
             }
         )
     except RecursionError as error:
-        raise CodeRefused(["the code is nested too deeply"]) from error
+        raise CodeRefused([TOO_DEEP]) from error
     if problems:
         raise CodeRefused([f"line {line}: {what}" if line else what for line, what in problems])
     return Judgement(_columns(tree))
@@ -170,10 +194,10 @@ def _parse(code: str) -> ast.Module:
         return ast.parse(code)
     except SyntaxError as error:
         raise CodeRefused([f"line {error.lineno or 1}: {error.msg}"]) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise CodeRefused(["the code cannot be read: it is nested too deeply or holds NUL"]) from (
-            error
-        )
+    except (RecursionError, MemoryError) as error:
+        raise CodeRefused([TOO_DEEP]) from error
+    except ValueError as error:
+        raise CodeRefused([f"the code cannot be read: {error}"]) from error
 
 
 def _shape(tree: ast.Module) -> Iterator[Problem]:
@@ -208,7 +232,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _syntax(tree: ast.Module, allowed: frozenset[str]) -> Iterator[Problem]:
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
-        if not isinstance(node, ALLOWED_NODES):
+        if not isinstance(node, (*ALLOWED_NODES, *TOLD_BY_THE_STATEMENT)):
             kind = type(node).__name__
             yield line, INSTEAD.get(type(node), f"{kind} is not allowed here")
         match node:
@@ -225,11 +249,15 @@ def _syntax(tree: ast.Module, allowed: frozenset[str]) -> Iterator[Problem]:
 
 def _attribute(node: ast.Attribute) -> Iterator[Problem]:
     if not isinstance(node.ctx, ast.Load):
-        yield node.lineno, f"setting the attribute {node.attr} is not allowed"
+        yield (
+            node.lineno,
+            f"setting the attribute {node.attr} is not allowed; keep the value under a name",
+        )
     if node.attr in REFUSED_ATTRIBUTES:
         yield node.lineno, f".{node.attr} is not allowed: {REFUSED_ATTRIBUTES[node.attr]}"
     elif node.attr.startswith(REFUSED_PREFIXES):
-        yield node.lineno, f".{node.attr} is not allowed: the insides of objects are out of reach"
+        insides = "the insides of objects are out of reach; use the value itself"
+        yield node.lineno, f".{node.attr} is not allowed: {insides}"
 
 
 def _import(line: int, module: str, allowed: frozenset[str]) -> Iterator[Problem]:
@@ -245,14 +273,27 @@ def _import_from(node: ast.ImportFrom, allowed: frozenset[str]) -> Iterator[Prob
         yield node.lineno, "a relative import is not allowed"
         return
     yield from _import(node.lineno, module, allowed)
-    for alias in node.names:
-        if module in EXPORTS and alias.name not in EXPORTS[module]:
-            there = ", ".join(sorted(EXPORTS[module]))
-            yield node.lineno, f"{module} has no {alias.name} here; there are: {there}"
+    if module in EXPORTS:
+        for alias in node.names:
+            yield from _exported(node.lineno, module, alias.name)
+
+
+def _exported(line: int, module: str, name: str) -> Iterator[Problem]:
+    if name not in EXPORTS[module]:
+        there = ", ".join(sorted(EXPORTS[module]))
+        yield line, f"{module} has no {name} here; there are: {there}"
 
 
 def _bound(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Every name that the code binds, with its line."""
+    yield from _assigned(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((node.lineno, alias.asname or alias.name) for alias in node.names)
+
+
+def _assigned(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The same without what it imports."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(ctx=ast.Store()):
@@ -263,9 +304,6 @@ def _bound(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.arg
             case ast.ExceptHandler(name=str(name)):
                 yield node.lineno, name
-            case ast.Import() | ast.ImportFrom():
-                for alias in node.names:
-                    yield node.lineno, alias.asname or alias.name
 
 
 def _names(tree: ast.Module, allowed: frozenset[str]) -> Iterator[Problem]:
@@ -276,7 +314,30 @@ def _names(tree: ast.Module, allowed: frozenset[str]) -> Iterator[Problem]:
     known = {name for _, name in bound} | BUILTINS | (allowed & EXPORTS.keys())
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in known:
-            yield node.lineno, f"the name {node.id} is not available here"
+            yield node.lineno, f"the name {node.id} is not available here; {_instead_of(node.id)}"
+
+
+def _instead_of(name: str) -> str:
+    if name in EXPORTS:
+        return "add it to allowed_imports"
+    return INSTEAD_OF_NAMES.get(name, "define it first")
+
+
+def _names_of_modules(tree: ast.Module) -> Iterator[Problem]:
+    """Names that a module does not hand out. What may stand for something else too is let be."""
+    meanings: dict[str, set[str]] = {}
+    for name, path in _imports(tree):
+        meanings.setdefault(name, set()).add(path)
+    for name in EXPORTS:
+        meanings.setdefault(name, {name})
+    for _, name in _assigned(tree):
+        meanings.pop(name, None)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in meanings:
+                (path, *others) = meanings[name]
+                if path in EXPORTS and not others and not attr.startswith(REFUSED_PREFIXES):
+                    yield from _exported(node.lineno, path, attr)
 
 
 def _state(tree: ast.Module) -> Iterator[Problem]:
@@ -305,6 +366,11 @@ def _state(tree: ast.Module) -> Iterator[Problem]:
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Each name that stands for a module or something of one, with the dotted name of that."""
     yield from ((name, name) for name in EXPORTS)
+    yield from _imports(tree)
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The same, of what the code itself imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.asname or alias.name, alias.name) for alias in node.names)

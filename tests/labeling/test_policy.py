@@ -96,6 +96,82 @@ def test_what_is_refused_is_told_with_its_line(code: str, line: int, said: str) 
 
 
 @pytest.mark.parametrize(
+    ("code", "line", "construct", "instead"),
+    [
+        (body("return ().__class__.__base__.__subclasses__()"), 2, ".__subclasses__",
+         "use the value itself"),
+        (body("return '{0.x}'.format(row)"), 2, ".format", "write an f-string"),
+        (body("f = '{0.x}'.format", "return f(row)"), 2, ".format", "write an f-string"),
+        (body("g = (x for x in row)", "return g.gi_frame.f_back"), 3, ".gi_frame",
+         "use the value itself"),
+        (body("match row:", "    case object(__class__=c):", "        return c"), 2, "match",
+         "write if and elif"),
+        (body("try:", "    x = 1", "except KeyError as e:", "    return e.__traceback__.tb_frame"),
+         5, ".tb_frame", "use the value itself"),
+        (body("try:", "    x = 1", "except AttributeError as e:", "    return e.obj"), 5, ".obj",
+         "str(error)"),
+        (body("import os", "return 1"), 2, "os", "there are: datetime, math, re, statistics"),
+        (body("import socket", "return 1"), 2, "socket", "there are: datetime, math"),
+        (body("import ctypes", "return 1"), 2, "ctypes", "there are: datetime, math"),
+        (body("return __import__('os')"), 2, "__import__", "write an import line"),
+        (body("return open('x')"), 2, "open", "read the row's columns"),
+        (body("return eval('1')"), 2, "eval", "write the expression itself"),
+        (body("return statistics.sys"), 2, "sys", "there are: StatisticsError, correlation"),
+        ("from statistics import sys\n" + body("return 1"), 1, "sys", "there are: Statistics"),
+        ("import re as r\n" + body("return r.enum.sys"), 3, "enum", "there are: A, ASCII"),
+        ("import math\n" + body("return 1"), 1, "math", "add it there"),
+        (body("return math.pi"), 2, "math", "add it to allowed_imports"),
+        (body("return type(row)"), 2, "type", "isinstance"),
+        (body("print(row)", "return 1"), 2, "print", "a trial shows"),
+        (body("return misspelt"), 2, "misspelt", "define it first"),
+        ("class A:\n    pass\n" + body("return 1"), 1, "class", "use functions and tuples"),
+        ("@f\n" + body("return 1"), 2, "decorator", "call the function instead"),
+        ("async def f():\n    pass\n" + body("return 1"), 1, "async", "write a plain function"),
+        (body("try:", "    return 1", "except* ValueError:", "    return 2"), 2, "except*",
+         "write except"),
+        (body("global x", "x = 1", "return x"), 2, "global", "depend on its row alone"),
+        (body("x = 1", "def f():", "    nonlocal x", "return x"), 4, "nonlocal",
+         "depend on its row alone"),
+        ("def f():\n    yield 1\n" + body("return 1"), 2, "generator", "return a list"),
+        (body("with row as r:", "    return 1"), 2, "with", "nothing to open"),
+        (body("del row['a']", "return 1"), 2, "del", "let the name be"),
+        (body("row.x = 1", "return 1"), 2, "attribute x", "keep the value under a name"),
+        ("SEEN = []\n" + body("return 1"), 1, "outside of a function", "a tuple or a frozenset"),
+        ("SEEN = {}\n" + body("return 1"), 1, "outside of a function", "a tuple or a frozenset"),
+        ("SEEN = {1}\n" + body("return 1"), 1, "outside of a function", "a tuple or a frozenset"),
+        ("SEEN = dict()\n" + body("return 1"), 1, "outside of a function", "inside the function"),
+        ("def f(x, seen=[]):\n    return x\n" + body("return 1"), 1, "default",
+         "use None or a tuple"),
+        ("def f(x, *, seen={}):\n    return x\n" + body("return 1"), 1, "default", "use None"),
+        ("f = lambda x, seen=[]: x\n" + body("return 1"), 1, "default", "use None or a tuple"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_line_and_the_construct_and_says_what_to_write_instead(
+    code: str, line: int, construct: str, instead: str
+) -> None:
+    problems = refused(code, allowed_imports=("re", "statistics"))
+    told = [problem.partition(": ") for problem in problems]
+    assert [
+        said for where, _, said in told
+        if where == f"line {line}" and construct in said and instead in said
+    ], problems  # fmt: skip
+    assert all(where.startswith("line ") for where, _, _ in told), "each names its line"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from datetime import datetime\n" + body("return datetime.now().hour"),
+        "import datetime as dt\n" + body("return dt.datetime(2024, 1, 1).hour"),
+        body("re = row['a']", "return re.real"),
+        body("return 1 if any(datetime.hour for datetime in row['days']) else 2"),
+    ],
+)
+def test_a_name_that_only_sounds_like_a_module_is_let_be(code: str) -> None:
+    judge(code, allowed_imports=("re", "datetime"), values={})
+
+
+@pytest.mark.parametrize(
     ("code", "said"),
     [
         ("x = 1", "exactly once"),
