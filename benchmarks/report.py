@@ -7,6 +7,7 @@ peer / ours, so larger is better, and null stands where a figure does not apply.
 import argparse
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +30,13 @@ class Row:
         return None if self.peer_s is None else self.peer_s / self.ours_s
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--quick` runs a tenth of the size; `--json PATH` writes the figures."""
+def arguments(description: str, groups: Iterable[str] = ()) -> argparse.Namespace:
+    """`--quick` runs a tenth of the size; `--json PATH` writes the figures; `--only GROUP`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    if groups:
+        parser.add_argument("--only", choices=sorted(groups), help="run this group alone")
     return parser.parse_args()
 
 
