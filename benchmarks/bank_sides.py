@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -92,6 +93,7 @@ def peer(rows: int, names: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
     side, count, which = sys.argv[1:]
     done = {"ours": ours, "peer": peer}[side](int(count), models(which))
     print(json.dumps(done))
