@@ -162,7 +162,7 @@ def _streamed(
 
     is_known = _is_known(uri)
     try:
-        connection = _origin(uri).adbc_clone()
+        connection = _connected(uri)
     except Error as error:
         raise _not_connected(target, str(error)) from None  # the cause would carry the URI
     with closing(connection), closing(connection.cursor()) as cursor:
@@ -202,6 +202,7 @@ class _NewTypeError(Exception):
 # time over an empty database, 300 ms over one of 1,000 tables. Clones share it, for as
 # long as no other server can have taken the address, whose types would have other numbers.
 _origins: dict[str, tuple[float, Any]] = {}
+_origins_lock = threading.RLock()
 MAX_ORIGINS = 8
 MAX_ORIGIN_AGE_S = 60
 
@@ -211,7 +212,9 @@ def _is_known(uri: str) -> bool:
 
 
 def _forget(uri: str) -> None:
-    _origins.pop(uri)[1].close()
+    with _origins_lock:
+        if uri in _origins:  # another thread may have met the same new type
+            _origins.pop(uri)[1].close()
 
 
 @atexit.register
@@ -220,17 +223,19 @@ def _forget_all() -> None:
         _forget(uri)
 
 
-def _origin(uri: str) -> Any:
-    """A connection without a session, to clone connections from."""
+def _connected(uri: str) -> Any:
+    """A connection that shares with others what the driver reads of the catalogue."""
     from adbc_driver_postgresql import dbapi
 
-    if not _is_known(uri):
-        origin = dbapi.connect(uri)
-        origin.adbc_connection.close()
-        if len(_origins) >= MAX_ORIGINS or uri in _origins:
-            _forget(uri if uri in _origins else next(iter(_origins)))
-        _origins[uri] = time.monotonic(), origin
-    return _origins[uri][1]
+    with _origins_lock:
+        if not _is_known(uri):
+            origin = dbapi.connect(uri)
+            origin.adbc_connection.close()
+            _forget(uri)
+            if len(_origins) >= MAX_ORIGINS:
+                _forget(next(iter(_origins)))
+            _origins[uri] = time.monotonic(), origin
+        return _origins[uri][1].adbc_clone()
 
 
 def _with_table(connection: Any, cursor: Any, sql: str, table: IndexTable, timeout_s: float) -> str:
