@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from django.http import FileResponse
+from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import ValidationError
@@ -33,11 +30,10 @@ from concepts.preview import preview
 from connections.models import DatabaseConnection
 from tippers import sql, storage
 from tippers.api import ID, IdField, ModelSerializer, ModelViewSet, found
+from tippers.downloads import PARQUET, WhateverIsAsked, as_download
 from tippers.paging import MAX_LIMIT, limit_parameter, whole_number
 
 PREVIEW_ROWS = 20
-PARQUET = "application/vnd.apache.parquet"
-DOWNLOAD_BLOCK = 2**20  # each is one request when the object is in a bucket
 
 
 class ConceptSerializer(ModelSerializer):
@@ -326,16 +322,6 @@ class ConceptValueViewSet(OfConceptViewSet):
     lookup_field = "cv_id"
 
 
-class WhateverIsAsked(DefaultContentNegotiation):
-    """A file has the one type it has, so no Accept header is refused; errors are JSON."""
-
-    def select_renderer(
-        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
-    ) -> tuple[BaseRenderer, str]:
-        first = next(iter(renderers))
-        return first, first.media_type
-
-
 class SqlAssetViewSet(OfConceptViewSet):
     """What the three kinds of asset share over REST."""
 
@@ -383,18 +369,13 @@ class SqlAssetViewSet(OfConceptViewSet):
 
     @extend_schema(responses={(200, PARQUET): OpenApiTypes.BINARY})
     @action(detail=True, content_negotiation_class=WhateverIsAsked)
-    def download(self, request: Request, **_: Any) -> FileResponse:
+    def download(self, request: Request, **_: Any) -> StreamingHttpResponse:
         """The current product as a Parquet file."""
         asset: SqlAsset = self.get_object()
         asset.require_materialized()
-        response = FileResponse(
-            storage.open_bytes(asset.storage_key),
-            as_attachment=True,
-            filename=f"{asset.kind}_{asset.pk}.parquet",
-            content_type=PARQUET,
+        return as_download(
+            storage.open_bytes(asset.storage_key), f"{asset.kind}_{asset.pk}.parquet"
         )
-        response.block_size = DOWNLOAD_BLOCK
-        return response
 
 
 class IndexViewSet(SqlAssetViewSet):

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tippers import storage
+from tippers import downloads, storage
 from tippers.errors import CannotBeDone
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ABSTAIN = -1
 ABSTAIN = -1
 ROW_GROUP_ROWS = 20_000
 PROBABILITY = "prob_class_"
@@ -99,7 +98,7 @@ def predictions(rows: "pa.Table", names: Mapping[int, str]) -> list[dict[str, An
 
 
 def csv_parts(key: str) -> Generator[bytes]:
-    """The file as CSV (RFC 4180 but for the line's end), a row group at a time, headed.
+    """The file as CSV, a row group at a time.
 
     It is opened here and now, so that one that is missing is known before an answer begins.
     """
@@ -108,19 +107,8 @@ def csv_parts(key: str) -> Generator[bytes]:
 
 def _csv_parts(file: "pq.ParquetFile") -> Generator[bytes]:
     with file:
-        yield _as_csv(file.schema_arrow.empty_table(), header=True)
-        for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS):
-            yield _as_csv(batch, header=False)
-
-
-def _as_csv(rows: "pa.Table | pa.RecordBatch", *, header: bool) -> bytes:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    sink = pa.BufferOutputStream()
-    csv.write_csv(rows, sink, csv.WriteOptions(include_header=header))
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+        batches = file.iter_batches(batch_size=ROW_GROUP_ROWS)
+        yield from downloads.csv_parts(file.schema_arrow, batches)
 
 
 def _chosen(file: "pq.ParquetFile", choice: Choice) -> "np.ndarray[Any, np.dtype[np.int64]]":

@@ -1,6 +1,7 @@
 """Paging by skip and limit. REST framework loads this with its settings, before its views."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from django.db import models
@@ -74,3 +75,11 @@ def whole_number(
     if not plain or not least <= int(text) <= most:
         raise CannotBeDone(f"{name} must be a whole number from {least} to {most}.", field=name)
     return int(text)
+
+
+def one_of(request: Request, name: str, choices: Collection[str], *, default: str) -> str:
+    """A query parameter that is one of these words; CannotBeDone names them otherwise."""
+    said = request.query_params.get(name) or default
+    if said not in (default, *choices):
+        raise CannotBeDone(f"{name} must be one of: {', '.join(choices)}.", field=name)
+    return said

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import FileResponse, StreamingHttpResponse
-from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
@@ -17,18 +14,16 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from concepts.api import DOWNLOAD_BLOCK, PARQUET
 from concepts.models import Concept
 from labeling.models import TrainingJob
 from labeling.result_pages import ORDERS, Choice
 from tippers import storage
 from tippers.api import ID, DestroyModelMixin, found
+from tippers.downloads import FORMATS
 from tippers.errors import CannotBeDone, NotPossibleNow
-from tippers.paging import LARGEST, limit_parameter, skip_parameter, whole_number
+from tippers.paging import LARGEST, limit_parameter, one_of, skip_parameter, whole_number
 from tippers.runs import engine
 
-CSV = "text/csv"
-FORMATS = {"parquet": PARQUET, "csv": CSV}
 DOMAIN_STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -94,9 +89,7 @@ def choice_of(request: Request) -> Choice:
         predicted = whole_number(request, "predicted_class", default=-1, least=-1)
     if text := given.get("min_confidence"):
         confidence = _share(text, "min_confidence")
-    order = given.get("order") or None
-    if order not in {None, *ORDERS}:
-        raise CannotBeDone(f"order must be one of: {', '.join(ORDERS)}.", field="order")
+    order = one_of(request, "order", ORDERS, default="") or None
     return Choice(predicted, confidence, order)
 
 
@@ -112,22 +105,7 @@ def _share(text: str, name: str) -> float:
 
 def format_of(request: Request) -> str:
     """Which of FORMATS a download was asked for in."""
-    asked = request.query_params.get("format") or "parquet"
-    if asked not in FORMATS:
-        raise CannotBeDone(f"format must be one of: {', '.join(FORMATS)}.", field="format")
-    return asked
-
-
-def as_download(content: IO[bytes] | Generator[bytes], name: str) -> StreamingHttpResponse:
-    """A stored file, or parts of one as they are made, to be kept under `name`."""
-    media = FORMATS[name.rpartition(".")[2]]
-    if isinstance(content, Generator):
-        # A FileResponse of what is no file has no name.
-        headers = {"Content-Disposition": content_disposition_header(True, name)}
-        return StreamingHttpResponse(content, content_type=media, headers=headers)
-    response = FileResponse(content, as_attachment=True, filename=name, content_type=media)
-    response.block_size = DOWNLOAD_BLOCK
-    return response
+    return one_of(request, "format", FORMATS, default="parquet")
 
 
 class JobViewSet(

@@ -11,7 +11,6 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from concepts.api import WhateverIsAsked
 from concepts.models import Index, Rule
 from labeling import label_jobs
 from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
@@ -23,12 +22,12 @@ from labeling.api.jobs import (
     JobSerializer,
     JobViewSet,
     ResultsSerializer,
-    as_download,
     choice_of,
     format_of,
 )
 from labeling.models import LabelingFunction, OutputType, SnorkelJob
 from tippers.api import Serializer
+from tippers.downloads import WhateverIsAsked, as_download
 from tippers.paging import MAX_LIMIT, whole_number
 
 MOST_EPOCHS = 100_000
