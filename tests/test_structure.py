@@ -17,7 +17,7 @@ def test_imports_point_down_only() -> None:
 def test_every_setting_is_in_the_readmes_table() -> None:
     sources = [ROOT / "tippers" / "settings.py", *(ROOT / "tippers" / "embedded").glob("*.py")]
     call = re.compile(
-        r"""(?:env\.\w+|environ\.get|_flag|_positive_int|_whole_number|_from_stack)\(\s*"([A-Z][A-Z0-9_]+)\""""
+        r"""(?:env\.\w+|environ\.get|_flag|_positive_int|_whole_number|_multiple|_from_stack)\(\s*"([A-Z][A-Z0-9_]+)\""""
     )
     named = {name for path in sources for name in call.findall(path.read_text())}
     assert {"TIPPERS_HOME", "REDIS_URL", "S3_BUCKET_NAME"} <= named, "the pattern finds them"
