@@ -1,15 +1,18 @@
 """The work of the background: claim chunks of one window, pull its sessions once, publish them all."""
 
+import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from django.db import OperationalError
 
 from occupancy import chunks, datasets, sessions
 from occupancy.binning import Binned, Bins, bin_sessions, cut, joined
@@ -17,7 +20,7 @@ from occupancy.chunks import Batch, Known, Made
 from occupancy.models import OccupancySpaceChunk
 from occupancy.rollup import added_up
 from occupancy.tree import Ints
-from tippers.errors import CannotBeDone
+from tippers.errors import CannotBeDone, Unavailable
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
 
@@ -37,9 +40,10 @@ SCHEMA = pa.schema(
 def drain(run: RunHandle) -> None:
     """Compute sources, and what is complete above them, until none waits or the time is up."""
     deadline = time.monotonic() + YIELD_AFTER_S
+    limits = _Limits()
     done = 0
     while time.monotonic() < deadline and (batch := chunks.claim_sources(run.token)):
-        done += _perform(run, batch)
+        done += _perform(run, batch, limits)
         run.progress(done, unit="chunks")
         datasets.settle()
         datasets.nudge_roll_up()
@@ -48,19 +52,85 @@ def drain(run: RunHandle) -> None:
 def roll_up(run: RunHandle) -> None:
     """Compute the derived chunks that wait for nothing, until none does or the time is up."""
     deadline = time.monotonic() + YIELD_AFTER_S
+    limits = _Limits()
     done = 0
     while time.monotonic() < deadline and (batch := chunks.claim_to_roll_up(run.token)):
-        done += _perform(run, batch)
+        done += _perform(run, batch, limits)
         run.progress(done, unit="chunks")
         datasets.settle()
 
 
-def _perform(run: RunHandle, batch: Batch) -> int:
+class TooLong(Exception):
+    """A batch took longer than its time limit."""
+
+
+class _Limited:
+    """A run during one batch, which has a time limit of its own: run time only, queues apart."""
+
+    def __init__(self, run: RunHandle, limit: timedelta) -> None:
+        self._run = run
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._stops: list[Callable[[], None]] = []
+        self._over = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The time runs while the block does; past it, what the block waits for is stopped."""
+        timer = threading.Timer(self._limit.total_seconds(), self._stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
+    def on_stop(self, stop: Callable[[], None]) -> Iterator[None]:
+        """As `RunHandle.on_stop`, and also when the time is over."""
+        with self._lock:
+            self._stops.append(stop)
+        try:
+            self.check()
+            with self._run.on_stop(stop):
+                yield
+        finally:
+            with self._lock:
+                self._stops.remove(stop)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Stopped as the run does, or TooLong."""
+        self._run.check()
+        if self._over:
+            raise TooLong(f"It took longer than {self._limit}.")
+
+    def _stop(self) -> None:
+        self._over = True
+        with self._lock:
+            stops = list(self._stops)
+        for stop in stops:
+            stop()
+
+
+class _Limits(dict[tuple[int, str], timedelta]):
+    """The time limits of one run's batches, asked for once: they change slowly."""
+
+    def __missing__(self, kind: tuple[int, str]) -> timedelta:
+        self[kind] = chunks.time_limit(*kind)
+        return self[kind]
+
+
+def _perform(run: RunHandle, batch: Batch, limits: _Limits) -> int:
     """Make and publish a batch; what goes wrong becomes the state of its chunks. Chunks published."""
     began = time.monotonic()
+    # A batch of sources is known by its first; what is above them comes last.
+    limited = _Limited(run, limits[batch.place.interval_seconds, batch.held[0].space_type])
+    dataset_ids = {chunk.dataset_id for chunk in batch.held}
     try:
-        made = _made(run, batch)
-        run.check()
+        with limited.running():
+            made = _made(limited, batch)
+            limited.check()
         published = chunks.publish(run.token, made)
     except (Stopped, LostLease):
         raise  # the token is void; the sweep gives the chunks to another run
@@ -69,23 +139,42 @@ def _perform(run: RunHandle, batch: Batch) -> int:
         chunks.compute_again(lost, token=run.token)
         return 0
     except CannotBeDone as refused:
-        run.log(refused.detail, "ERROR")
-        chunks.fail(run.token, refused.detail)
+        run.log(f"{_shown(batch)}: {refused.detail}", "ERROR")
+        chunks.fail_or_divide(run.token, refused.detail, for_good=True)
+        return 0
+    except (Unavailable, OperationalError) as outage:
+        run.check()  # a query that was stopped from outside is no failure
+        run.log(f"{_shown(batch)}: {outage}", "WARNING")
+        chunks.retry_after_outage(run.token, f"{type(outage).__name__}: {outage}")
         return 0
     except Exception as error:  # noqa: BLE001 - recorded on the chunks, which are tried again or failed
-        run.check()  # a query that was stopped from outside is no failure
-        run.log(traceback.format_exc(), "ERROR")
-        chunks.retry_or_fail(run.token, f"{type(error).__name__}: {error}")
+        run.check()  # as above
+        reason = _said(error, limited)
+        run.log(f"{_shown(batch)}: {traceback.format_exc()}", "ERROR")
+        if isinstance(reason, MemoryError | TooLong):
+            chunks.take_less(dataset_ids)
+        chunks.fail_or_divide(run.token, f"{type(reason).__name__}: {reason}", for_good=False)
         return 0
+    chunks.take_more(dataset_ids)
     if discarded := len(batch.held) - published:
         run.log(f"{discarded} chunks were no longer ours and are discarded", "WARNING")
     if faults := sum(each.data_faults for each in made):
         run.log(f"{faults} sessions end before they start and are not counted", "WARNING")
-    run.log(
-        f"{published} chunks from {batch.place.window.start:%Y-%m-%d %H:%M} "
-        f"in {time.monotonic() - began:.1f} s"
-    )
+    run.log(f"{_shown(batch)}: {published} published in {time.monotonic() - began:.1f} s")
     return published
+
+
+def _said(error: Exception, limited: _Limited) -> Exception:
+    """What went wrong; a query that our time limit stopped only says that it was stopped."""
+    try:
+        limited.check()
+    except TooLong as too_long:
+        return too_long
+    return error
+
+
+def _shown(batch: Batch) -> str:
+    return f"{len(batch.held)} chunks from {batch.place.window.start:%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +187,7 @@ class _Part:
     provisional: bool
 
 
-def _made(run: RunHandle, batch: Batch) -> list[Made]:
+def _made(run: RunHandle | _Limited, batch: Batch) -> list[Made]:
     """The batch's files, each space after all that lies below it."""
     below: dict[int | None, list[Known]] = defaultdict(list)
     for known in batch.known:
@@ -126,14 +215,15 @@ def _made(run: RunHandle, batch: Batch) -> list[Made]:
             data_faults=binned.faults.get(chunk.space_id, 0),
         )
         made.append(new)
+        run.check()
         parts[chunk.space_id] = _Part(
             chunk.space_id, connections, new.content_hash, new.provisional
         )
     return made
 
 
-def _binned(run: RunHandle, batch: Batch, spaces: set[int]) -> Binned:
-    """The sessions of the spaces in the batch's window, counted; some BATCH_SESSIONS at a time."""
+def _binned(run: RunHandle | _Limited, batch: Batch, spaces: set[int]) -> Binned:
+    """The sessions of the spaces in the batch's window, counted; some at a time."""
     parents = {
         known.space_id: known.parent_space_id
         for known in batch.known
@@ -144,7 +234,7 @@ def _binned(run: RunHandle, batch: Batch, spaces: set[int]) -> Binned:
     slices = cut(
         batch.place.window,
         step=timedelta(seconds=interval),
-        parts=-(-expected // chunks.BATCH_SESSIONS),
+        parts=-(-expected // batch.sessions_at_once),
     )
     return joined(
         bin_sessions(

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from occupancy.tree import Ints
 
 BATCH_SESSIONS = 2_000_000  # of one claim: some 300 MB while they are counted
+FEWEST_SESSIONS = 10_000
 MAX_FAILURES = 3
 MAX_LOST_WORKERS = 10
+MAX_OUTAGES = 12
 FIRST_BACK_OFF = timedelta(seconds=5)
+LONGEST_BACK_OFF = timedelta(minutes=5)
 PUBLISHED_AT_ONCE = 1_000  # rows locked while their files are put in place
 _LOCK = 0x0CC0_9A11  # any number that nothing else uses
 
@@ -149,7 +152,7 @@ _PLAN = """
            SET space_type = w.space_type, session_count = w.session_count,
                fingerprint = w.fingerprint, parent_space_id = w.parent_space_id,
                dataset_id = w.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
-               failures = 0, not_before = clock_timestamp(), error_message = NULL
+               failures = 0, at_once = NULL, not_before = clock_timestamp(), error_message = NULL
           FROM compared w
          WHERE c.chunk_id = w.chunk_id
            AND (w.is_another OR c.status IN ('PENDING', 'FAILED')
@@ -166,7 +169,7 @@ _PLAN = """
         UPDATE occupancy_space_chunks c
            SET session_count = 0, fingerprint = NULL, parent_space_id = t.parent_space_id,
                dataset_id = d.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
-               failures = 0, not_before = clock_timestamp(), error_message = NULL
+               failures = 0, at_once = NULL, not_before = clock_timestamp(), error_message = NULL
           FROM unnest(%s::int[], %s::int[]) AS t(space_id, parent_space_id),
                (SELECT %s::bigint AS dataset_id, %s::bool AS doubted) AS d
          WHERE c.space_id = t.space_id
@@ -229,6 +232,7 @@ def retry_failed(
                 status=Status.PENDING,
                 attempt=0,
                 failures=0,
+                at_once=None,
                 not_before=Now(),
                 error_message=None,
                 dataset_id=dataset_id,
@@ -260,6 +264,7 @@ class Known:
     pending: bool  # and not waiting for the end of a back-off
     completed: bool
     sessions: int = 0  # its own, when it was planned
+    at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -270,43 +275,62 @@ class Batch:
     held: list[OccupancySpaceChunk]
     known: list[Known]
     claimed_at: datetime
+    sessions_at_once: int
 
 
 def claim_sources(token: uuid.UUID) -> Batch | None:
     """PENDING -> RUNNING for sources of one window of the dataset whose turn it is.
 
-    With them come all spaces above whose every source is among them. None when nothing waits.
+    With them come all spaces above whose every source is among them, unless a larger batch with
+    these sources failed. None when nothing waits.
     """
     with exclusively():
         waiting = _rows(_NEXT_TURN) or _rows(_LEFT_OVER)
         if not waiting:
             return None
-        ((dataset_id, interval_seconds, start, end),) = waiting
+        ((dataset_id, interval_seconds, start, end, at_once),) = waiting
         _change(_TAKE_TURN, [dataset_id])
         place = Place(interval_seconds, Window(start, end))
         now = clock()
-        where = [dataset_id, *_of(place), BATCH_SESSIONS]
+        sessions_at_once = _sessions_at_once({dataset_id})
+        where = [dataset_id, *_of(place), at_once, sessions_at_once, at_once]
         taken = {space_id for (space_id,) in _rows(_CLAIM_SOURCES, [token, now, *where])}
         known = _known(place)
-        _hold(token, now, ready_above(known, done=taken))
-        return Batch(place, _held(token, place, known), known, now)
+        if at_once is None:
+            ready = ready_above(known, done=taken)
+            _hold(token, now, [each.chunk_id for each in ready])
+        return Batch(place, _held(token, place, known), known, now, sessions_at_once)
 
 
 def claim_to_roll_up(token: uuid.UUID) -> Batch | None:
-    """PENDING -> RUNNING for all derived chunks of one window above nothing but complete ones."""
+    """PENDING -> RUNNING for all derived chunks of one window above nothing but complete ones.
+
+    For fewer when more of them failed together: the deepest first, which need none of the others.
+    """
     with exclusively():
         for interval_seconds, start, end in _rows(f"{_TO_ROLL_UP} LIMIT 1"):
             place = Place(interval_seconds, Window(start, end))
             now = clock()
             known = _known(place)
-            done = {each.space_id for each in known if each.completed}
-            _hold(token, now, ready_above(known, done=done))
-            return Batch(place, _held(token, place, known), known, now)
+            ready = ready_above(known, done={each.space_id for each in known if each.completed})
+            at_once = min((each.at_once for each in ready if each.at_once), default=len(ready))
+            _hold(token, now, [each.chunk_id for each in ready[:at_once]])
+            held = _held(token, place, known)
+            sessions_at_once = _sessions_at_once({chunk.dataset_id for chunk in held})
+            return Batch(place, held, known, now, sessions_at_once)
     return None
 
 
-def ready_above(known: Iterable[Known], *, done: set[int]) -> list[int]:
-    """Ids of the PENDING derived chunks that need only spaces which are `done` or ready themselves.
+def _sessions_at_once(dataset_ids: set[int | None]) -> int:
+    ((smallest,),) = _rows(
+        "SELECT min(sessions_at_once) FROM occupancy_datasets WHERE dataset_id = ANY(%s)",
+        [list(dataset_ids)],
+    )
+    return min(smallest or BATCH_SESSIONS, BATCH_SESSIONS)
+
+
+def ready_above(known: Iterable[Known], *, done: set[int]) -> list[Known]:
+    """The PENDING derived chunks that need only spaces which are `done` or before them in the list.
 
     `known` are all chunks of one place. Pure.
     """
@@ -315,7 +339,7 @@ def ready_above(known: Iterable[Known], *, done: set[int]) -> list[int]:
     for each in by_space.values():
         if each.parent_space_id is not None:
             missing[each.parent_space_id] += 1
-    ready: list[int] = []
+    ready: list[Known] = []
     # A derived chunk with nothing below it any more waits for nothing.
     waiting = [*done, *(space for space in by_space if not missing[space] and space not in done)]
     while waiting:
@@ -323,7 +347,7 @@ def ready_above(known: Iterable[Known], *, done: set[int]) -> list[int]:
         if each.space_id not in done:
             if each.space_type != DERIVED or not each.pending:
                 continue
-            ready.append(each.chunk_id)
+            ready.append(each)
         above = each.parent_space_id
         if above is not None:
             missing[above] -= 1
@@ -335,18 +359,19 @@ def ready_above(known: Iterable[Known], *, done: set[int]) -> list[int]:
 # The partial index has each dataset's next chunk at hand, so this costs a probe a dataset.
 _NEXT_TURN = """
     SELECT next.* FROM occupancy_datasets d CROSS JOIN LATERAL (
-        SELECT c.dataset_id, c.interval_seconds, c.chunk_start, c.chunk_end
+        SELECT c.dataset_id, c.interval_seconds, c.chunk_start, c.chunk_end, c.at_once
           FROM occupancy_space_chunks c
          WHERE c.dataset_id = d.dataset_id AND c.status = 'PENDING' AND c.space_type = 'source'
            AND c.not_before <= clock_timestamp()
-         ORDER BY c.chunk_start LIMIT 1) AS next
+         ORDER BY c.chunk_start, c.at_once DESC NULLS FIRST LIMIT 1) AS next
      ORDER BY d.last_claimed_at NULLS FIRST, d.dataset_id LIMIT 1
 """
 # Whose dataset was deleted: another may need them, so they are done when nothing else waits.
 _LEFT_OVER = """
-    SELECT dataset_id, interval_seconds, chunk_start, chunk_end FROM occupancy_space_chunks
+    SELECT dataset_id, interval_seconds, chunk_start, chunk_end, at_once
+      FROM occupancy_space_chunks
      WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp()
-     ORDER BY dataset_id, chunk_start LIMIT 1
+     ORDER BY dataset_id, chunk_start, at_once DESC NULLS FIRST LIMIT 1
 """
 _TAKE_TURN = """
     UPDATE occupancy_datasets SET last_claimed_at = clock_timestamp() WHERE dataset_id = %s
@@ -357,13 +382,15 @@ _CLAIM_SOURCES = """
        SET status = 'RUNNING', token = %s, attempt = attempt + 1, started_at = %s
      WHERE chunk_id IN (
         SELECT chunk_id FROM (
-            SELECT chunk_id, sum(session_count) OVER (ORDER BY parent_space_id, space_id)
-                             - session_count AS before
+            SELECT chunk_id, sum(session_count) OVER neighbours - session_count AS before,
+                   row_number() OVER neighbours AS number
               FROM occupancy_space_chunks
              WHERE dataset_id IS NOT DISTINCT FROM %s AND interval_seconds = %s
                AND chunk_start = %s AND chunk_end = %s AND status = 'PENDING'
-               AND space_type = 'source' AND not_before <= clock_timestamp()) AS waiting
-         WHERE before < %s)
+               AND space_type = 'source' AND not_before <= clock_timestamp()
+               AND at_once IS NOT DISTINCT FROM %s
+            WINDOW neighbours AS (ORDER BY parent_space_id, space_id)) AS waiting
+         WHERE before < %s AND (number <= %s) IS NOT FALSE)
     RETURNING space_id
 """
 _TO_ROLL_UP = f"""
@@ -396,7 +423,7 @@ def _known(place: Place) -> list[Known]:
 _KNOWN = """
     SELECT chunk_id, space_id, parent_space_id, space_type,
            status = 'PENDING' AND not_before <= clock_timestamp(), status = 'COMPLETED',
-           session_count
+           session_count, at_once
       FROM occupancy_space_chunks
      WHERE interval_seconds = %s AND chunk_start = %s AND chunk_end = %s
 """
@@ -508,7 +535,8 @@ def _as_columns(group: list[Made]) -> list[list[Any]]:
 _PUBLISH = """
     UPDATE occupancy_space_chunks c
        SET status = 'COMPLETED', token = NULL, completed_at = clock_timestamp(),
-           error_message = NULL, storage_path = m.storage_path, row_count = m.row_count,
+           error_message = NULL, at_once = NULL, storage_path = m.storage_path,
+           row_count = m.row_count,
            content_hash = m.content_hash, inputs_hash = m.inputs_hash,
            provisional = m.provisional, data_faults = m.data_faults
       FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bool[],
@@ -594,39 +622,81 @@ _GIVE_UP = """
 # --- failing ----------------------------------------------------------------------------------
 
 
-def fail(token: uuid.UUID, reason: str) -> None:
-    """RUNNING -> FAILED for what the token holds, and all above it with it."""
+def fail_or_divide(token: uuid.UUID, reason: str, *, for_good: bool) -> None:
+    """What the token holds failed: it is tried in halves, until what fails is alone.
+
+    RUNNING -> PENDING for several chunks, at half the number at once. For one alone: RUNNING ->
+    FAILED, and all above it with it, when the failure is `for_good` or the third; else PENDING
+    after a growing back-off.
+    """
     with exclusively():
-        _change(_FAIL, [reason, token])
+        ((held, sources),) = _rows(_COUNT_HELD, [token])
+        if held > 1:
+            _change(_DIVIDE, [reason, sources, (sources or held) + 1, token])
+        elif for_good:
+            _change(_FAIL, [reason, token])
+        else:
+            _retry_or_fail(token, reason, MAX_FAILURES)
         _change(_FAIL_ABOVE)
 
 
-def retry_or_fail(token: uuid.UUID, reason: str) -> None:
-    """RUNNING -> PENDING with a growing back-off for what the token holds; the third time FAILED."""
+def retry_after_outage(token: uuid.UUID, reason: str) -> None:
+    """Something that all chunks stand on does not answer: tried again for three quarters of an hour.
+
+    RUNNING -> PENDING, and in the end FAILED, for all that the token holds.
+    """
     with exclusively():
-        _change(_RETRY_OR_FAIL, [MAX_FAILURES, FIRST_BACK_OFF, reason, token])
+        _retry_or_fail(token, reason, MAX_OUTAGES)
         _change(_FAIL_ABOVE)
+
+
+def _retry_or_fail(token: uuid.UUID, reason: str, at_most: int) -> None:
+    _change(_RETRY_OR_FAIL, [at_most, FIRST_BACK_OFF, LONGEST_BACK_OFF, reason, token])
+
+
+def take_less(dataset_ids: Iterable[int | None]) -> None:
+    """Halve the batches of these datasets, because one was too much for its worker."""
+    _change(_TAKE_LESS, [FEWEST_SESSIONS, BATCH_SESSIONS, list(dataset_ids)])
+
+
+def take_more(dataset_ids: Iterable[int | None]) -> None:
+    """Let what was halved grow again, because a batch was completed."""
+    _change(_TAKE_MORE, [BATCH_SESSIONS, list(dataset_ids)])
+
+
+def time_limit(interval_seconds: int, space_type: str) -> timedelta:
+    """For one batch of this kind: some times what such chunks took of late, run time only."""
+    ((mean,),) = _rows(_MEAN, [interval_seconds, space_type, settings.CHUNK_TIMEOUT_LOOKBACK])
+    least: timedelta = settings.CHUNK_TIMEOUT_MIN
+    return max(least, (mean or timedelta()) * settings.CHUNK_TIMEOUT_MULTIPLIER)
 
 
 def sweep() -> int:
-    """RUNNING -> PENDING for what no running run holds any more; FAILED after the tenth worker.
+    """RUNNING -> PENDING for what no running run holds any more, at half the number at once.
 
-    A row that is locked is being published by a writer which is alive after all.
+    FAILED for what was alone with its worker when that was the tenth to be lost. A row that is
+    locked is being published by a writer which is alive after all.
     """
     with exclusively():
-        swept = _change(
-            _SWEEP,
-            [
-                MAX_LOST_WORKERS,
-                MAX_LOST_WORKERS,
-                f"The worker was lost {MAX_LOST_WORKERS} times with this.",
-            ],
-        )
+        reason = f"The worker was lost {MAX_LOST_WORKERS} times with this."
+        swept = _rows(_SWEEP, [MAX_LOST_WORKERS, reason])
         if swept:
+            take_less({dataset_id for (dataset_id,) in swept})
             _change(_FAIL_ABOVE)
-    return swept
+    return len(swept)
 
 
+_COUNT_HELD = """
+    SELECT count(*), count(*) FILTER (WHERE space_type = 'source') FROM occupancy_space_chunks
+     WHERE token = %s AND status = 'RUNNING'
+"""
+# What lay above the sources goes without a limit: the roll-up makes it.
+_DIVIDE = """
+    UPDATE occupancy_space_chunks
+       SET status = 'PENDING', token = NULL, error_message = %s,
+           at_once = CASE WHEN space_type = 'source' OR %s = 0 THEN %s / 2 ELSE at_once END
+     WHERE token = %s AND status = 'RUNNING'
+"""
 _FAIL = """
     UPDATE occupancy_space_chunks
        SET status = 'FAILED', token = NULL, failures = failures + 1, error_message = %s,
@@ -636,20 +706,50 @@ _FAIL = """
 _RETRY_OR_FAIL = """
     UPDATE occupancy_space_chunks
        SET status = CASE WHEN failures + 1 >= %s THEN 'FAILED' ELSE 'PENDING' END, token = NULL,
-           failures = failures + 1, not_before = clock_timestamp() + %s * (4 ^ failures),
+           failures = failures + 1,
+           not_before = clock_timestamp() + least(%s * (4 ^ failures), %s),
            error_message = %s, completed_at = NULL
      WHERE token = %s AND status = 'RUNNING'
 """
+_TAKE_LESS = """
+    UPDATE occupancy_datasets
+       SET sessions_at_once = greatest(%s, coalesce(sessions_at_once, %s) / 2)
+     WHERE dataset_id = ANY(%s)
+"""
+_TAKE_MORE = """
+    UPDATE occupancy_datasets
+       SET sessions_at_once = CASE WHEN sessions_at_once * 3 / 2 < %s THEN sessions_at_once * 3 / 2 END
+     WHERE dataset_id = ANY(%s) AND sessions_at_once IS NOT NULL
+"""
+_MEAN = """
+    SELECT avg(completed_at - started_at) FROM occupancy_space_chunks
+     WHERE status = 'COMPLETED' AND interval_seconds = %s AND space_type = %s
+       AND completed_at >= clock_timestamp() - %s
+"""
 _SWEEP = """
-    UPDATE occupancy_space_chunks
-       SET status = CASE WHEN attempt - failures >= %s THEN 'FAILED' ELSE 'PENDING' END,
-           token = NULL,
-           error_message = CASE WHEN attempt - failures >= %s THEN %s ELSE error_message END
-     WHERE chunk_id IN (
-        SELECT c.chunk_id FROM occupancy_space_chunks c
+    WITH lost AS (
+        SELECT c.chunk_id, c.token, c.space_type FROM occupancy_space_chunks c
          WHERE c.status = 'RUNNING' AND NOT EXISTS (
             SELECT 1 FROM runs_run r WHERE r.token = c.token AND r.status = 'STARTED')
-         FOR UPDATE OF c SKIP LOCKED)
+         FOR UPDATE OF c SKIP LOCKED
+    ), batches AS (
+        SELECT token, count(*) AS held, count(*) FILTER (WHERE space_type = 'source') AS sources
+          FROM lost GROUP BY token
+    ), limits AS (
+        SELECT lost.chunk_id, batches.held = 1 AS alone,
+               CASE WHEN space_type = 'source' OR sources = 0
+                    THEN (CASE WHEN sources = 0 THEN held ELSE sources END + 1) / 2 END AS half
+          FROM lost JOIN batches USING (token)
+    ), judged AS (
+        SELECT limits.*, limits.alone AND c.attempt - c.failures >= %s AS over
+          FROM limits JOIN occupancy_space_chunks c USING (chunk_id)
+    )
+    UPDATE occupancy_space_chunks c
+       SET status = CASE WHEN over THEN 'FAILED' ELSE 'PENDING' END, token = NULL,
+           at_once = coalesce(half, at_once),
+           error_message = CASE WHEN over THEN %s ELSE error_message END
+      FROM judged WHERE c.chunk_id = judged.chunk_id
+    RETURNING c.dataset_id
 """
 # From what failed itself (what failed for something below has no attempt) up to the roots. The
 # reason travels with it, so that any space's results say it.

@@ -63,6 +63,9 @@ class OccupancyDataset(models.Model):
     )
     planned_at = models.DateTimeField(null=True, editable=False)
     last_claimed_at = models.DateTimeField(null=True, editable=False)  # whose turn it is
+    # Of one batch; halved when one took too much memory or time, or its worker with it, and growing
+    # again with each that is completed. Null: `chunks.BATCH_SESSIONS`.
+    sessions_at_once = models.PositiveIntegerField(null=True, editable=False)
 
     class Meta:
         db_table = "occupancy_datasets"
@@ -95,10 +98,10 @@ class OccupancySpaceChunk(models.Model):
                                  is computed again or has changed
         PENDING    -> RUNNING    claimed by a run, whose token it takes: the run's lease is its lease
         RUNNING    -> COMPLETED  the holder of the token put the file in place
-        RUNNING    -> PENDING    the attempt failed (tried again after a back-off), or no running
-                                 run holds its token any more
-        RUNNING    -> FAILED     it cannot be done, or failed for the third time, or took the tenth
-                                 worker with it; so does, from PENDING, all above it
+        RUNNING    -> PENDING    the attempt failed: in a batch of half the size, or, alone, after a
+                                 back-off; or no running run holds its token any more
+        RUNNING    -> FAILED     computed alone, it cannot be done, or failed for the third time, or
+                                 took the tenth worker with it; so does, from PENDING, all above it
 
     It is final, and never computed again for its age, when it is COMPLETED and not `provisional`.
     Times are the database's clock.
@@ -128,6 +131,9 @@ class OccupancySpaceChunk(models.Model):
     failures = models.PositiveIntegerField(default=0)  # of the attempts; the rest lost their worker
     not_before = models.DateTimeField(db_default=Now())
     error_message = models.TextField(null=True)
+    # No more than so many are computed together with this one, because a larger batch failed; then
+    # without what lies above them. Null: as many as there are.
+    at_once = models.PositiveIntegerField(null=True, editable=False)
 
     storage_path = models.TextField(null=True)
     row_count = models.BigIntegerField(null=True)

@@ -32,6 +32,16 @@ def _positive_int(name: str, default: int) -> int:
     return value
 
 
+def _multiple(name: str, default: float) -> float:
+    try:
+        value = float(env.float(name, default=default))
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be a number") from error
+    if not 1 <= value < float("inf"):
+        raise ImproperlyConfigured(f"{name} must be at least 1, not {value}")
+    return value
+
+
 def _flag(name: str, *, default: bool) -> bool:
     words = {"1": True, "on": True, "true": True, "yes": True}
     words |= {"0": False, "off": False, "false": False, "no": False, "": False}
@@ -243,6 +253,9 @@ ADMIN_PASSWORD = env.str("TIPPERS_ADMIN_PASSWORD", default="")
 
 SOURCE_CHUNK_SENSOR_INTERVAL = timedelta(seconds=_positive_int("SOURCE_CHUNK_SENSOR_INTERVAL", 30))
 OCCUPANCY_SETTLE = timedelta(hours=_positive_int("OCCUPANCY_SETTLE_HOURS", 24))
+CHUNK_TIMEOUT_LOOKBACK = timedelta(days=_positive_int("CHUNK_TIMEOUT_LOOKBACK_DAYS", 30))
+CHUNK_TIMEOUT_MULTIPLIER = _multiple("CHUNK_TIMEOUT_MULTIPLIER", 2.0)
+CHUNK_TIMEOUT_MIN = timedelta(seconds=_positive_int("CHUNK_TIMEOUT_MIN_SECONDS", 300))
 FOUR_EYES = _flag("TIPPERS_FOUR_EYES", default=not LOCAL_MODE)
 ALLOWED_DB_NETWORKS: list[str] = env.list("ALLOWED_DB_NETWORKS", default=[])
 
