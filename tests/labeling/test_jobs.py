@@ -408,14 +408,15 @@ def test_results_are_filtered_ordered_and_downloaded(devices: Devices) -> None:
         answer = devices.api.get(f"{path}?{wrong}")
         assert (answer.status_code, list(body(answer)["errors"])) == (400, [field]), wrong
 
-    parquet = devices.api.get(f"{path}/download")
+    parquet: Any = devices.api.get(f"{path}/download")
     name = f"labels_{shown['job_id']}"
     assert parquet["Content-Disposition"] == f'attachment; filename="{name}.parquet"'
     assert parquet["Content-Type"] == "application/vnd.apache.parquet"
     stored = storage.read_bytes(storage.key_of(shown["result_path"]))
     assert b"".join(parquet.streaming_content) == stored
     # Whatever the client accepts: a file has the type that was asked for.
-    text = devices.api.get(f"{path}/download?format=csv", headers={"accept": "application/json"})
+    as_json = {"accept": "application/json"}
+    text: Any = devices.api.get(f"{path}/download?format=csv", headers=as_json)
     assert text["Content-Disposition"] == f'attachment; filename="{name}.csv"'
     assert text["Content-Type"] == "text/csv"
     rows = csv.DictReader(io.StringIO(b"".join(text.streaming_content).decode()))
