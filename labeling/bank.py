@@ -14,6 +14,7 @@ left behind whoever is killed. Equal inputs and `random_state` give equal scores
 import gzip
 import io
 import json
+import math
 import mmap
 import os
 import resource
@@ -39,7 +40,8 @@ import numpy.typing as npt
 from labeling.sandbox.locks import die_with
 from labeling.watch import Watch
 
-ESTIMATOR_SECONDS = 60.0
+ESTIMATOR_SECONDS = 60.0  # of a core's time, so that a busy machine ranks the same models
+PATIENCE = 5  # times that, by the clock: one that waits for something ends too
 ESTIMATOR_BYTES = 4 << 30  # at most; less on a machine with less to spare
 CLOSING_SECONDS = 600.0  # for the best one to answer for every row, and for packing one pipeline
 KEPT = 5  # fitted pipelines
@@ -453,10 +455,11 @@ def _in_forks(
 ) -> Iterator[tuple[_Work, dict[str, Any] | None]]:
     """Each piece of work twice: with None when it begins, with its answer when it has ended.
 
-    An answer without what `do` returns has a `reason` alone: it failed, died, swelled or took too
-    long. Work is taken from the iterator when there is room for it.
+    `seconds`: of a core's time, for each. An answer without what `do` returns has a `reason` alone:
+    it failed, died, swelled or took too long. Work is taken from the iterator when there is room.
     """
     running: dict[int, tuple[_Work, int, float, bytearray]] = {}
+    patience = PATIENCE * seconds
     more = True
     with selectors.DefaultSelector() as ready:
         while more or running:
@@ -466,8 +469,8 @@ def _in_forks(
                     more = False
                     break
                 yield piece, None
-                pid, read = _fork(piece, room.memory)
-                running[read] = (piece, pid, time.monotonic() + seconds, bytearray())
+                pid, read = _fork(piece, room.memory, math.ceil(seconds))
+                running[read] = (piece, pid, time.monotonic() + patience, bytearray())
                 ready.register(read, selectors.EVENT_READ)
             if not running:
                 return
@@ -477,14 +480,24 @@ def _in_forks(
                 if read in readable and (part := os.read(read, 1 << 16)):
                     data.extend(part)
                     continue
-                late = seconds if read not in readable and time.monotonic() >= until else None
+                late = read not in readable and time.monotonic() >= until
                 if read in readable or late:
                     ready.unregister(read)
                     del running[read]
-                    yield piece, _reap(pid, read, bytes(data), late=late)
+                    os.close(read)
+                    status = _ended(pid, late=late)
+                    if late:
+                        answer = {"reason": f"it took longer than {patience:.0f} s"}
+                    elif status == -signal.SIGXCPU:
+                        answer = {"reason": f"it took longer than {seconds:.0f} s of a core's time"}
+                    elif status or not data:
+                        answer = {"reason": f"its process ended: {_in_words(status)}"}
+                    else:
+                        answer = json.loads(data)
+                    yield piece, answer
 
 
-def _fork(work: _Work, memory: int) -> tuple[int, int]:
+def _fork(work: _Work, memory: int, seconds: int) -> tuple[int, int]:
     """A child that does the work and writes one JSON line; (its pid, where to read)."""
     read, write = os.pipe()
     bank = os.getpid()
@@ -502,6 +515,7 @@ def _fork(work: _Work, memory: int) -> tuple[int, int]:
             else 0
         )
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         try:
             answer = work.do()
         except MemoryError:
@@ -517,18 +531,16 @@ def _fork(work: _Work, memory: int) -> tuple[int, int]:
     os._exit(0)
 
 
-def _reap(pid: int, read: int, data: bytes, *, late: float | None) -> dict[str, Any]:
-    os.close(read)
+def _ended(pid: int, *, late: bool) -> int:
+    """The child's exit status, or minus the signal that killed it."""
     if late:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    if late:
-        return {"reason": f"it took longer than {late:.0f} s"}
-    if not data:
-        code = os.waitstatus_to_exitcode(status)
-        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return {"reason": f"its process ended: {why}"}
-    return json.loads(data)  # type: ignore[no-any-return]  # what _fork wrote
+    return os.waitstatus_to_exitcode(status)
+
+
+def _in_words(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _run(

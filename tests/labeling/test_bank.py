@@ -159,6 +159,11 @@ class Endless:
             pass
 
 
+class Waiting:
+    def fit(self, x: Any, y: Any) -> None:
+        threading.Event().wait()
+
+
 class Greedy:
     def fit(self, x: Any, y: Any) -> None:
         self.all = np.ones((1 << 36,))
@@ -190,7 +195,7 @@ def test_what_hangs_swells_dies_or_fails_appears_with_its_reason_and_harms_no_ot
     )
     reasons = {e["model"]: e["reason"] for e in events if e["event"] == "skipped"}
     assert reasons == {
-        "Endless": "it took longer than 2 s",
+        "Endless": "it took longer than 2 s of a core's time",
         "Greedy": reasons["Greedy"],
         "Dying": "its process ended: signal SIGKILL",
         "Failing": "ValueError: these classes are odd",
@@ -198,6 +203,12 @@ def test_what_hangs_swells_dies_or_fails_appears_with_its_reason_and_harms_no_ot
     }
     assert "MB of memory" in reasons["Greedy"] or "MemoryError" in reasons["Greedy"]
     assert [e["model"] for e in events if e["event"] == "score"] == ["Fine"]
+
+
+def test_what_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "PATIENCE", 0.5)
+    (event,) = few(monkeypatch, Candidate("Waiting", lambda _: Waiting()))
+    assert event["reason"] == "it took longer than 1 s"
 
 
 def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
