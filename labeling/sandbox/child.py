@@ -8,7 +8,7 @@ code may ever need, read the setup, lock, and only then read the code.
 """
 
 # What exported functions import when they are called must be here before the lock: _strptime, heapq,
-# unicodedata and zoneinfo serve datetime and re.
+# and unicodedata serve datetime, statistics and re.
 import _strptime  # type: ignore[import-not-found]  # noqa: F401 - private, so it has no stub
 import array
 import builtins
@@ -23,7 +23,6 @@ import statistics
 import struct
 import sys
 import unicodedata  # noqa: F401
-import zoneinfo  # noqa: F401
 from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any

@@ -4,6 +4,8 @@ Numbers cross as they lie in memory, texts as one text, times as the ten bytes t
 a datetime: several times cheaper, on both sides, than pickled lists of Python values.
 """
 
+import datetime as dt
+import uuid
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ def pack(column: pa.ChunkedArray) -> Packed:  # noqa: PLR0911 - one row per kind
     """A column for the sandbox: (kind, bytes, positions of nulls), or plain Python values.
 
     Inside, a value is what `to_pylist` makes of it, save that decimals become floats and times
-    lose their nanoseconds and, where they have a zone, are in UTC.
+    lose their nanoseconds and, where they have a zone, are in UTC; a UUID is its text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -49,12 +51,39 @@ def pack(column: pa.ChunkedArray) -> Packed:  # noqa: PLR0911 - one row per kind
         # A NUL inside a text, which PostgreSQL does not have but others do, would split it.
         if text.count(b"\0") == len(column) - 1:
             return TEXT, text, nulls
-    return column.to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
+    values: list[Any] = column.to_pylist()
+    if (
+        pa.types.is_nested(kind)
+        or pa.types.is_duration(kind)
+        or isinstance(kind, pa.BaseExtensionType)
+    ):
+        return [_plain(value) for value in values]
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """The value without what the sandbox would have to open a file for: zones, pandas, UUIDs."""
+    match value:
+        case list() | tuple():
+            inner = map(_plain, value)
+            return list(inner) if isinstance(value, list) else tuple(inner)
+        case dict():
+            return {key: _plain(one) for key, one in value.items()}
+        case dt.datetime():
+            time = dt.datetime.combine(value.date(), value.time(), value.tzinfo)
+            return time.astimezone(dt.UTC) if time.tzinfo else time
+        case dt.timedelta():
+            return dt.timedelta(value.days, value.seconds, value.microseconds)
+        case uuid.UUID():
+            return str(value)
+    return value
 
 
 def _texts(column: pa.ChunkedArray) -> bytes:
     """All texts with a NUL between; nulls are empty."""
-    texts = column.cast(pa.string()).fill_null("").combine_chunks()
+    texts = column.cast(pa.string()).combine_chunks()
+    if texts.null_count:
+        texts = texts.fill_null("")
     whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
     joined: bytes = pc.binary_join(whole, "\0")[0].as_buffer().to_pybytes()
     return joined
@@ -63,7 +92,9 @@ def _texts(column: pa.ChunkedArray) -> bytes:
 def _times(column: pa.ChunkedArray) -> bytes:
     """Ten bytes a time, as datetime.__reduce__ has them: year, month, ..., microsecond."""
     whole = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
-    times: npt.NDArray[np.int64] = whole.fill_null(0).to_numpy()
+    if whole.null_count:
+        whole = whole.fill_null(0)
+    times: npt.NDArray[np.int64] = whole.to_numpy()
     least, most = MOST_MICROSECONDS
     if len(times) and not (least <= times.min() and times.max() <= most):
         raise CannotBeDone("a time lies outside of the years 1 to 9999, which Python cannot hold")

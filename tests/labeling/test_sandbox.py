@@ -1,5 +1,6 @@
 """Code in the sandbox: what it may answer, and that it ends when it is told to."""
 
+import datetime as dt
 import os
 import shutil
 import subprocess
@@ -7,12 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from labeling.sandbox import child, host
+from labeling.sandbox.columns import pack
 from labeling.sandbox.host import FAULT, Chunk, Sandbox, SandboxFailed
 from labeling.sandbox.names import EXPORTS
 from tests.labeling.watching import ROOT, wait_until
@@ -45,6 +49,33 @@ def test_every_row_gets_the_vote_that_plain_python_gives() -> None:
     chunk = votes(code, {"a": [3, None, 0.5], "b": [1, 1, 1]})
     assert chunk.votes.tolist() == [1, -1, 2]
     assert chunk.first_fault == ""
+
+
+def test_lists_and_records_cross_into_a_process_that_can_open_nothing() -> None:
+    """A zone's file and pandas are out of its reach: what crosses must not need them."""
+    noon = dt.datetime(2024, 1, 2, 12, tzinfo=dt.UTC)
+    zoned = pa.timestamp("us", "America/Los_Angeles")
+    columns = {
+        "times": (pa.array([[noon, None]], pa.list_(zoned)), [noon, None]),
+        "fine": (pa.array([[noon]], pa.list_(pa.timestamp("ns", "UTC"))), [noon]),
+        "record": (
+            pa.array([{"at": noon, "n": Decimal("1.5")}]),
+            {"at": noon, "n": Decimal("1.5")},
+        ),
+        "map": (pa.array([[("a", noon)]], pa.map_(pa.string(), zoned)), [("a", noon)]),
+        "stay": (pa.array([1_500_000_000], pa.duration("ns")), dt.timedelta(seconds=1.5)),
+        "id": (
+            pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"\1" * 16], pa.binary(16))),
+            "01010101-0101-0101-0101-010101010101",
+        ),
+    }
+    compared = " and ".join(f"repr(row[{name!r}]) == row['x_{name}']" for name in columns)
+    packed = [pack(pa.chunked_array([array])) for array, _ in columns.values()]
+    expected = [[repr(value)] for _, value in columns.values()]
+    names = [*columns, *(f"x_{name}" for name in columns)]
+    code = body(f"return 1 if {compared} else 2")
+    with Sandbox(code, columns=names, allowed_imports=[], rows=1) as running:
+        assert running.votes([*packed, *expected], 1).votes.tolist() == [1]
 
 
 def test_a_function_that_reads_no_column_votes_on_every_row_all_the_same() -> None:
