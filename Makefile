@@ -8,7 +8,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: help setup demo serve test lint bench
+.PHONY: help setup demo serve test faults lint bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ serve: $(VENV)/installed  ## run the stack: PostgreSQL, broker, web server, work
 test: $(VENV)/installed-dev  ## run every test
 	@$(RUN) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
+faults: $(VENV)/installed-dev  ## run the long tests in which workers are killed (minutes)
+	@$(RUN) -m pytest -m faults
+
 lint: $(VENV)/installed-dev  ## check style, types, import directions, settings and migrations
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -33,7 +36,7 @@ lint: $(VENV)/installed-dev  ## check style, types, import directions, settings 
 	$(RUN) manage.py makemigrations --check --dry-run
 
 bench: $(VENV)/installed-dev  ## measure speed (see benchmarks/)
-	@for each in runs materialize; do echo "== $$each"; $(RUN) benchmarks/$$each.py || exit 1; done
+	@for each in runs materialize occupancy; do echo "== $$each"; $(RUN) benchmarks/$$each.py || exit 1; done
 
 # A file beside the environment remembers that its requirements are installed; a changed
 # requirements file, or a replaced interpreter, installs again.

@@ -105,7 +105,7 @@ def test_make_explains_every_target() -> None:
         ["make", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout
     targets = re.findall(r"^  make (\w+) +\w", said, re.MULTILINE)
-    assert targets == ["help", "setup", "demo", "serve", "test", "lint", "bench"]
+    assert targets == ["help", "setup", "demo", "serve", "test", "faults", "lint", "bench"]
 
 
 def test_ci_runs_what_the_makefile_offers_and_nothing_else() -> None:

@@ -29,7 +29,7 @@ def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def worker(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def worker(log: Path, app: str = "tests.runs.worker_app") -> Iterator["subprocess.Popen[bytes]"]:
     """A Celery worker with one slot on this test's database, alive until the block ends."""
     database = connection.settings_dict
     address = (
@@ -37,7 +37,7 @@ def worker(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
         f"@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     )
     seen = set(Heartbeat.objects.values_list("name", flat=True))
-    command = [sys.executable, "-m", "celery", "-A", "tests.runs.worker_app", "-q", "worker"]
+    command = [sys.executable, "-m", "celery", "-A", app, "-q", "worker"]
     command += ["-Q", "short,long", "-c", "1", "-n", f"test{time.monotonic_ns()}@localhost"]
     command += ["--without-gossip", "--without-mingle"]
     with log.open("ab") as file:
