@@ -1,8 +1,11 @@
 """REST endpoints of occupancy datasets and of the spaces that they are about."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
@@ -11,11 +14,15 @@ from rest_framework.response import Response
 
 from occupancy import datasets, spaces
 from occupancy.models import INTERVALS, MAX_CHUNK_DAYS, OccupancyDataset
+from occupancy.series import ORDERS, Shape
 from tippers.api import ID, DestroyModelMixin, ModelSerializer, Serializer
+from tippers.downloads import FORMATS, WhateverIsAsked, as_download
 from tippers.errors import CannotBeDone
-from tippers.paging import MAX_LIMIT, limit_parameter, skip_parameter, whole_number
+from tippers.paging import MAX_LIMIT, limit_parameter, one_of, skip_parameter, whole_number
 
 ROWS_BY_DEFAULT = 500
+JSON = "json"
+WHOLE = "csv and parquet are files, with all rows unless skip or limit are given"
 SMALLEST_ID, LARGEST_ID = -(2**31), 2**31 - 1
 INT4 = {"type": "integer", "minimum": SMALLEST_ID, "maximum": LARGEST_ID}
 
@@ -63,9 +70,43 @@ class OccupancyResultsSerializer(Serializer):
     error = serializers.CharField(required=False)
     completed_chunks = serializers.IntegerField()
     total_chunks = serializers.IntegerField()
+    provisional = serializers.BooleanField(
+        required=False, help_text="Whether rows may change: a window or a session is still open."
+    )
+    data_faults = serializers.IntegerField(
+        required=False, help_text="The space's own sessions that end before they start."
+    )
     row_count = serializers.IntegerField(required=False)
     total_rows = serializers.IntegerField(required=False)
     rows = OccupancyRowSerializer(many=True, required=False)
+
+
+class SpaceProgressSerializer(Serializer):
+    """One space: its windows, and how many of them are done; one with nobody there needs no work."""
+
+    space_id = serializers.IntegerField()
+    space_name = serializers.CharField(allow_null=True)
+    parent_space_id = serializers.IntegerField(allow_null=True)
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    provisional = serializers.IntegerField(help_text="Of those done: computed again when asked.")
+    data_faults = serializers.IntegerField(help_text="Own sessions that end before they start.")
+
+
+class OccupancyProgressSerializer(Serializer):
+    """The sums over the whole tree, and its spaces by name, page by page."""
+
+    dataset_id = serializers.IntegerField()
+    status = serializers.CharField()
+    error = serializers.CharField(required=False)
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    provisional = serializers.IntegerField()
+    data_faults = serializers.IntegerField()
+    total_spaces = serializers.IntegerField()
+    spaces = SpaceProgressSerializer(many=True)
 
 
 class RetriedSerializer(Serializer):
@@ -81,6 +122,37 @@ class RefreshStartedSerializer(Serializer):
     dataset_id = serializers.IntegerField()
     dagster_run_id = serializers.UUIDField()
     status = serializers.CharField()
+
+
+def _words(
+    name: str, choices: Sequence[str], *, default: str | None = None, description: str = ""
+) -> OpenApiParameter:
+    schema = {"type": "string", "enum": list(choices)}
+    return OpenApiParameter(
+        name, schema | ({"default": default} if default else {}), description=description
+    )
+
+
+def _shown(dataset: OccupancyDataset, found: datasets.Results) -> Response:
+    answer: dict[str, Any] = {
+        "dataset_id": dataset.dataset_id,
+        "space_id": found.space_id,
+        "status": found.status,
+        "completed_chunks": found.completed_chunks,
+        "total_chunks": found.total_chunks,
+    }
+    if found.error is not None:
+        answer["error"] = found.error
+    if found.rows is None:
+        return Response(answer)
+    answer |= {
+        "provisional": found.provisional,
+        "data_faults": found.data_faults,
+        "row_count": len(found.rows),
+        "total_rows": found.total_rows,
+        "rows": found.rows,
+    }
+    return Response(answer, headers={"X-Total-Count": str(found.total_rows)})
 
 
 class OccupancyDatasetViewSet(
@@ -109,41 +181,79 @@ class OccupancyDatasetViewSet(
             OpenApiParameter("space_id", INT4, description="default: the dataset's root"),
             skip_parameter(),
             limit_parameter(ROWS_BY_DEFAULT),
+            _words("order", ORDERS, default=ORDERS[0]),
+            _words("fill", ["zero"], description="zero: a row for every bin of the range"),
+            _words("format", [JSON, *FORMATS], default=JSON, description=WHOLE),
         ],
-        responses=OccupancyResultsSerializer,
+        responses={
+            (200, "application/json"): OccupancyResultsSerializer,
+            **{(200, media): OpenApiTypes.BINARY for media in FORMATS.values()},
+            409: None,  # a file of what is not complete; a tree that is none
+        },
     )
-    @action(detail=True, methods=["get"], pagination_class=None)
-    def results(self, request: Request, pk: str) -> Response:
+    @action(
+        detail=True,
+        methods=["get"],
+        pagination_class=None,
+        content_negotiation_class=WhateverIsAsked,
+    )
+    def results(self, request: Request, pk: str) -> Response | StreamingHttpResponse:
         """The rows of one space of the dataset."""
         dataset = self.get_object()
-        found = datasets.results(
-            dataset,
-            space_id=whole_number(
-                request,
-                "space_id",
-                default=dataset.root_space_id,
-                least=SMALLEST_ID,
-                most=LARGEST_ID,
-            ),
-            skip=whole_number(request, "skip", default=0),
-            limit=whole_number(request, "limit", default=ROWS_BY_DEFAULT, least=1, most=MAX_LIMIT),
+        space_id = whole_number(
+            request,
+            "space_id",
+            default=dataset.root_space_id,
+            least=SMALLEST_ID,
+            most=LARGEST_ID,
         )
-        answer: dict[str, Any] = {
-            "dataset_id": dataset.dataset_id,
-            "space_id": found.space_id,
-            "status": found.status,
-            "completed_chunks": found.completed_chunks,
-            "total_chunks": found.total_chunks,
+        shape = Shape(
+            one_of(request, "order", ORDERS, default=ORDERS[0]),
+            dense=bool(one_of(request, "fill", ["zero"], default="")),
+        )
+        file_format = one_of(request, "format", [JSON, *FORMATS], default=JSON)
+        skip = whole_number(request, "skip", default=0)
+        limit = whole_number(request, "limit", default=ROWS_BY_DEFAULT, least=1, most=MAX_LIMIT)
+        if file_format == JSON:
+            found = datasets.results(
+                dataset, space_id=space_id, shape=shape, skip=skip, limit=limit
+            )
+            return _shown(dataset, found)
+        file = datasets.download(
+            dataset,
+            space_id=space_id,
+            shape=shape,
+            skip=skip,
+            limit=limit if request.query_params.get("limit") else None,
+            file_format=file_format,
+        )
+        name = f"occupancy_{dataset.dataset_id}_space_{space_id}.{file_format}"
+        return as_download(file, name)
+
+    @extend_schema(
+        parameters=[skip_parameter(), limit_parameter(100)],
+        responses={200: OccupancyProgressSerializer, 409: None},
+    )
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def progress(self, request: Request, pk: str) -> Response:
+        """How far every space of the dataset is."""
+        skip = whole_number(request, "skip", default=0)
+        limit = whole_number(request, "limit", default=100, least=1, most=MAX_LIMIT)
+        dataset = self.get_object()
+        found = datasets.progress(dataset)
+        answer = {"dataset_id": dataset.dataset_id, "status": dataset.status}
+        if dataset.error_message is not None:
+            answer["error"] = dataset.error_message
+        answer |= {
+            "done": found.done,
+            "total": found.total,
+            "failed": found.failed,
+            "provisional": found.provisional,
+            "data_faults": found.data_faults,
+            "total_spaces": len(found.spaces),
+            "spaces": [asdict(space) for space in found.spaces[skip : skip + limit]],
         }
-        if found.error is not None:
-            answer["error"] = found.error
-        if found.rows is not None:
-            answer |= {
-                "row_count": len(found.rows),
-                "total_rows": found.total_rows,
-                "rows": found.rows,
-            }
-        return Response(answer)
+        return Response(answer, headers={"X-Total-Count": str(len(found.spaces))})
 
     @extend_schema(request=None, responses=RetriedSerializer)
     @action(detail=True, methods=["post"])

@@ -3,26 +3,24 @@
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import connection, transaction
-from django.db.models import F, QuerySet, Value
+from django.db.models import Count, F, Q, QuerySet, Sum, Value
 
 from occupancy import chunks, sessions, spaces
 from occupancy.models import OccupancyDataset, OccupancySpaceChunk, Status
+from occupancy.series import Series, Shape, as_file
 from tippers import storage
-from tippers.errors import CannotBeDone, NotFound
+from tippers.errors import CannotBeDone, NotFound, NotPossibleNow
 from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
 from tippers.runs.engine import launch, workers_alive
 from tippers.runs.models import Run
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -174,23 +172,73 @@ def _reopen_failed(dataset: OccupancyDataset) -> bool:
 
 @dataclass(frozen=True)
 class Results:
-    """What there is of one space of a dataset; `rows` only when every chunk is complete."""
+    """What there is of one space of a dataset; `rows` only when every chunk is complete.
+
+    Some of the rows may change while they are `provisional`. `data_faults` are the space's own
+    sessions that end before they start.
+    """
 
     space_id: int
     status: str
     completed_chunks: int
     total_chunks: int
     error: str | None = None
+    provisional: bool = False
+    data_faults: int = 0
     rows: list[dict[str, Any]] | None = None
     total_rows: int = 0
 
 
-def results(dataset: OccupancyDataset, *, space_id: int, skip: int, limit: int) -> Results:
-    """The rows of a space of the dataset's tree, those whose bin overlaps [start, end), in order.
+def results(
+    dataset: OccupancyDataset, *, space_id: int, shape: Shape, skip: int, limit: int
+) -> Results:
+    """The rows of a space of the dataset's tree, those whose bin overlaps [start, end).
 
     While something is missing, how much there is; when something failed, why. NotFound for a space
     outside the tree.
     """
+    so_far, complete = _so_far(dataset, space_id)
+    if so_far.status != Status.COMPLETED:
+        return so_far
+    try:
+        series = Series(dataset, complete, shape)
+        rows = [row for table in series.tables(skip, limit) for row in table.to_pylist()]
+    except chunks.Lost as lost:
+        return _running_again(so_far, lost)
+    for row in rows:
+        row["interval_begin_time"] = row["interval_begin_time"].isoformat()
+    return replace(so_far, rows=rows, total_rows=series.total)
+
+
+def download(
+    dataset: OccupancyDataset,
+    *,
+    space_id: int,
+    shape: Shape,
+    skip: int,
+    limit: int | None,
+    file_format: str,
+) -> IO[bytes]:
+    """The rows that `results` has, all of them unless there is a limit, as a file.
+
+    NotPossibleNow while something is missing. Times are texts in CSV, as in JSON.
+    """
+    so_far, complete = _so_far(dataset, space_id)
+    if so_far.status == Status.COMPLETED:
+        try:
+            tables = Series(dataset, complete, shape).tables(skip, limit)
+            return as_file(tables, file_format)
+        except chunks.Lost as lost:
+            so_far = _running_again(so_far, lost)
+    why = f": {so_far.error}" if so_far.error else ""
+    raise NotPossibleNow(
+        f"Space {space_id} is {so_far.status}{why}; {so_far.completed_chunks} of "
+        f"{so_far.total_chunks} chunks are complete."
+    )
+
+
+def _so_far(dataset: OccupancyDataset, space_id: int) -> tuple[Results, list[OccupancySpaceChunk]]:
+    """How far a space is, without rows; and those of its chunks that are complete."""
     _refuse_outside(dataset, space_id)
     total = _window_count(dataset)
     found = list(_all_chunks(dataset).filter(space_id=space_id).order_by("chunk_start"))
@@ -199,24 +247,108 @@ def results(dataset: OccupancyDataset, *, space_id: int, skip: int, limit: int) 
     planned = dataset.planned_at is not None
     # Once planned, a window without a chunk is one in which nobody was there.
     done = total - (len(found) - len(complete)) if planned else len(complete)
-    so_far = Results(space_id, Status.RUNNING.value, done, total)
+    status, error = Status.RUNNING, None
     if failed is not None:
-        return replace(so_far, status=Status.FAILED.value, error=failed.error_message)
-    if not planned and dataset.status == Status.FAILED:
-        return replace(so_far, status=Status.FAILED.value, error=dataset.error_message)
-    if not planned or done < total:
-        return so_far
-    try:
-        table, total_rows = _page(dataset, complete, skip, limit)
-    except chunks.Lost as lost:
-        chunks.compute_again(lost)
-        keep_going()
-        return replace(so_far, completed_chunks=done - len(lost.chunks))
-    rows = [
-        {**row, "interval_begin_time": row["interval_begin_time"].isoformat()}
-        for row in table.to_pylist()
-    ]
-    return replace(so_far, status=Status.COMPLETED.value, rows=rows, total_rows=total_rows)
+        status, error = Status.FAILED, failed.error_message
+    elif not planned and dataset.status == Status.FAILED:
+        status, error = Status.FAILED, dataset.error_message
+    elif planned and done == total:
+        status = Status.COMPLETED
+    so_far = Results(
+        space_id,
+        status.value,
+        done,
+        total,
+        error,
+        provisional=any(chunk.provisional for chunk in complete),
+        data_faults=sum(chunk.data_faults for chunk in complete),
+    )
+    return so_far, complete
+
+
+def _running_again(so_far: Results, lost: chunks.Lost) -> Results:
+    """Have the lost files made again; what can be said until they are."""
+    chunks.compute_again(lost)
+    keep_going()
+    done = so_far.completed_chunks - len(lost.chunks)
+    return replace(so_far, status=Status.RUNNING.value, completed_chunks=done)
+
+
+@dataclass(frozen=True)
+class SpaceProgress:
+    """How many of a space's windows are done or have failed, and what is to be said of the rest.
+
+    A window in which nobody was there is done as soon as the dataset is planned.
+    """
+
+    space_id: int
+    space_name: str | None
+    parent_space_id: int | None
+    done: int
+    total: int
+    failed: int
+    provisional: int  # of those that are done
+    data_faults: int  # own sessions that end before they start
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A dataset's spaces in the order of their names, and the sums over all of them."""
+
+    spaces: list[SpaceProgress]
+    done: int
+    total: int
+    failed: int
+    provisional: int
+    data_faults: int
+
+
+def progress(dataset: OccupancyDataset) -> Progress:
+    """How far every space of the dataset's tree is."""
+    tree = spaces.subtree(dataset.root_space_id)
+    windows = _window_count(dataset)
+    planned = dataset.planned_at is not None
+    found = {space_id: counts for space_id, *counts in _counted_by_space(dataset)}
+    each = []
+    for space in tree:
+        known, complete, failed, provisional, faults = found.get(space.space_id, _NO_CHUNKS)
+        done = windows - (known - complete) if planned else complete
+        each.append(
+            SpaceProgress(
+                space.space_id,
+                space.space_name,
+                space.parent_space_id,
+                done,
+                windows,
+                failed,
+                provisional,
+                faults,
+            )
+        )
+    sums = {
+        name: sum(getattr(space, name) for space in each)
+        for name in ("done", "total", "failed", "provisional", "data_faults")
+    }
+    return Progress(each, **sums)
+
+
+_NO_CHUNKS = (0, 0, 0, 0, 0)
+
+
+def _counted_by_space(dataset: OccupancyDataset) -> Iterable[tuple[int, ...]]:
+    """Space, chunks, and of them those complete, failed, complete and provisional; faults."""
+    is_complete = Q(status=Status.COMPLETED)
+    return (
+        _all_chunks(dataset)
+        .values_list("space_id")
+        .annotate(
+            Count("chunk_id"),
+            Count("chunk_id", filter=is_complete),
+            Count("chunk_id", filter=Q(status=Status.FAILED)),
+            Count("chunk_id", filter=is_complete & Q(provisional=True)),
+            Sum("data_faults", filter=is_complete, default=0),
+        )
+    )
 
 
 def _refuse_outside(dataset: OccupancyDataset, space_id: int) -> None:
@@ -244,75 +376,6 @@ def _window_count(dataset: OccupancyDataset) -> int:
     if dataset.chunks_start is None or dataset.chunks_end is None:
         return 0
     return (dataset.chunks_end - dataset.chunks_start) // timedelta(days=dataset.chunk_days)
-
-
-def _page(
-    dataset: OccupancyDataset, complete: Sequence[OccupancySpaceChunk], skip: int, limit: int
-) -> "tuple[pa.Table, int]":
-    """A slice of the rows of these chunks, in order of time, and how many rows there are in all.
-
-    Read are the files that the page needs, and those that stick out of the dataset's range.
-    """
-    cut = [chunk for chunk in complete if not _is_inside(dataset, chunk)]
-    tables = {
-        chunk.pk: _in_range(dataset, table)
-        for chunk, table in zip(cut, chunks.tables(cut), strict=True)
-    }
-    total = 0
-    wanted: list[tuple[OccupancySpaceChunk, int, int]] = []
-    for chunk in complete:
-        rows = tables[chunk.pk].num_rows if chunk.pk in tables else chunk.row_count or 0
-        low, high = max(skip - total, 0), min(skip + limit - total, rows)
-        if low < high:
-            wanted.append((chunk, low, high - low))
-        total += rows
-    whole = [chunk for chunk, _, _ in wanted if chunk.pk not in tables]
-    tables |= {chunk.pk: table for chunk, table in zip(whole, chunks.tables(whole), strict=True)}
-    return _together([tables[chunk.pk].slice(low, rows) for chunk, low, rows in wanted]), total
-
-
-def _rows_in_range(
-    dataset: OccupancyDataset, complete: Sequence[OccupancySpaceChunk]
-) -> "pa.Table":
-    """The rows of these chunks whose bin overlaps [start_time, end_time), in order of time."""
-    return _in_range(dataset, _together(chunks.tables(complete)))
-
-
-def _together(tables: "list[pa.Table]") -> "pa.Table":
-    import pyarrow as pa
-
-    from occupancy.batches import SCHEMA
-
-    return pa.concat_tables([SCHEMA.empty_table(), *tables])
-
-
-def _is_inside(dataset: OccupancyDataset, chunk: OccupancySpaceChunk) -> bool:
-    """Whether every bin of the chunk overlaps the dataset's range."""
-    if dataset.start_time is None or dataset.end_time is None:
-        return True
-    width = timedelta(seconds=dataset.interval_seconds)
-    first, last = chunk.chunk_start, chunk.chunk_end - width
-    return first + width > dataset.start_time and last < dataset.end_time
-
-
-def _in_range(dataset: OccupancyDataset, table: "pa.Table") -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if dataset.start_time is None or dataset.end_time is None:
-        return table
-    begin = table["interval_begin_time"]
-    first = _naive(dataset.start_time - timedelta(seconds=dataset.interval_seconds))
-    until = _naive(dataset.end_time)
-    inside = pc.and_(
-        pc.greater(begin, pa.scalar(first, pa.timestamp("us"))),
-        pc.less(begin, pa.scalar(until, pa.timestamp("us"))),
-    )
-    return table.filter(inside)
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 # --- keeping status true and work going -------------------------------------------------------
@@ -360,10 +423,15 @@ def settle() -> None:
 
 
 def _complete(dataset: OccupancyDataset) -> None:
-    from concepts.column_stats import column_stats
+    from concepts.column_stats import ColumnStats
+    from occupancy.batches import SCHEMA
 
     root = _all_chunks(dataset).filter(space_id=dataset.root_space_id, status=Status.COMPLETED)
-    table = _rows_in_range(dataset, list(root.order_by("chunk_start")))
+    series = Series(dataset, list(root))
+    stats = ColumnStats()
+    stats.add(SCHEMA.empty_table())
+    for table in series.tables():
+        stats.add(table)
     folder = chunks.storage_folder(dataset.root_space_id, dataset.interval_seconds)
     with connection.cursor() as cursor:
         # Ready still, after the time it took to read: a plan may have put a chunk back meanwhile.
@@ -373,8 +441,8 @@ def _complete(dataset: OccupancyDataset) -> None:
             f"completed_at = clock_timestamp() WHERE dataset_id IN ({_READY_IDS}) "
             f"AND dataset_id = %s",
             [
-                table.num_rows,
-                json.dumps(column_stats(table)),
+                series.total,
+                json.dumps(stats.found()),
                 storage.uri(folder),
                 dataset.dataset_id,
             ],
