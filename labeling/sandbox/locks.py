@@ -103,12 +103,8 @@ def die_with(parent: int) -> bool:
 
 def deny_files() -> bool:
     """Landlock: every right that this kernel handles, and none granted. False if it has none."""
-    if not LINUX:
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    # The last argument asks for the version of the interface; none, or off at boot, is an error.
-    version = libc.syscall(ctypes.c_long(CREATE_RULESET), None, ctypes.c_size_t(0), 1)
-    if version < 1:
+    version = landlock_version()
+    if version == 0:
         return False
     rights = FILE_RIGHTS[min(version, max(FILE_RIGHTS))]
     attributes = struct.pack("<Q", (1 << rights) - 1)
@@ -116,12 +112,22 @@ def deny_files() -> bool:
         attributes += struct.pack("<Q", 0b11)  # bind and connect
     if version >= SCOPES_SINCE:
         attributes += struct.pack("<Q", 0b11)  # abstract sockets and signals to those outside
+    libc = ctypes.CDLL(None, use_errno=True)
     size = ctypes.c_size_t(len(attributes))
     rules = libc.syscall(ctypes.c_long(CREATE_RULESET), attributes, size, 0)
     if rules < 0 or libc.syscall(ctypes.c_long(RESTRICT_SELF), rules, 0) != 0:
         raise OSError(ctypes.get_errno(), "Landlock is there, but cannot be applied")
     os.close(rules)
     return True
+
+
+def landlock_version() -> int:
+    """The version of this kernel's Landlock; 0 where it has none, or it is off since boot."""
+    if not LINUX:
+        return 0
+    call, ask_for_version = ctypes.c_long(CREATE_RULESET), 1
+    version: int = ctypes.CDLL(None).syscall(call, None, ctypes.c_size_t(0), ask_for_version)
+    return max(version, 0)
 
 
 def limit(limits: Mapping[str, int]) -> bool:
