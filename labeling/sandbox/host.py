@@ -21,18 +21,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 from django.conf import settings
 
 from labeling.sandbox import child
-from labeling.sandbox.columns import Packed
 from labeling.sandbox.direct import direct
 from labeling.sandbox.locks import LAYERS
 from labeling.sandbox.names import BUILTINS, EXPORTS
 from tippers.errors import CannotBeDone, NotPossibleNow
+
+if TYPE_CHECKING:
+    from labeling.sandbox.columns import Packed
 
 START_SECONDS = 20.0  # an interpreter starts in 0.05 s; a machine under load may take far longer
 CHUNK_SECONDS = 5.0
@@ -156,7 +158,7 @@ class Sandbox:
             except ProcessLookupError:
                 process.kill()
 
-    def votes(self, values: Sequence[Packed], count: int, seconds: float | None = None) -> Chunk:
+    def votes(self, values: "Sequence[Packed]", count: int, seconds: float | None = None) -> Chunk:
         """Votes on `count` rows, given as one list or pack for each of the columns, in their order.
 
         SandboxFailed if the process is late (it is killed) or gone. `seconds`: its time, if not
