@@ -41,7 +41,8 @@ CHUNK_SECONDS = 5.0
 ROW_SECONDS = 20e-6
 MEMORY = 512 << 20  # bytes of address space
 PYTHON_FLAGS = ("-P", "-s", "-S", "-W", "ignore")
-ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # sets of strings iterate alike in every process
+# Sets of texts iterate alike in every process, and a time without a zone is UTC on every machine.
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC0"}
 
 Votes = npt.NDArray[np.int32]
 

@@ -156,6 +156,14 @@ def test_a_module_that_is_not_allowed_cannot_be_imported() -> None:
     assert "re cannot be imported here" in chunk.first_fault
 
 
+def test_a_time_without_a_zone_is_utc_whatever_the_machines_zone_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    code = body("return datetime.datetime.fromtimestamp(row['a']).hour")
+    assert votes(code, {"a": [3600]}, allowed_imports=["datetime"]).votes.tolist() == [1]
+
+
 def test_sets_of_texts_iterate_alike_in_every_process() -> None:
     code = body("return [ord(c) for c in {'a', 'b', 'c', 'd', 'e'}][0]")
     assert len({votes(code, {"a": [1]}).votes[0] for _ in range(4)}) == 1
@@ -195,7 +203,7 @@ def test_it_can_be_killed_from_another_thread_while_it_votes() -> None:
         assert time.monotonic() - started < 3
 
 
-def test_the_process_has_no_environment_no_open_files_and_a_session_of_its_own() -> None:
+def test_the_process_has_nothing_of_our_environment_no_open_files_and_a_session_of_its_own() -> None:
     secret = os.open("/etc/hostname", os.O_RDONLY)
     os.set_inheritable(secret, True)
     try:
@@ -203,7 +211,7 @@ def test_the_process_has_no_environment_no_open_files_and_a_session_of_its_own()
             process = running._process
             assert process is not None
             entry = Path(f"/proc/{process.pid}")
-            assert (entry / "environ").read_bytes() == b"PYTHONHASHSEED=0\0"
+            assert (entry / "environ").read_bytes() == b"PYTHONHASHSEED=0\0TZ=UTC0\0"
             assert sorted(int(fd.name) for fd in (entry / "fd").iterdir()) == [0, 1, 2]
             assert os.getsid(process.pid) == process.pid
     finally:
