@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,27 @@ def worker_children(stack: Stack) -> list[int]:
     return found
 
 
+def banks(stack: Stack) -> list[int]:
+    """Process ids of the classifier banks of this stack's workers, candidates at work included."""
+    workers = {str(pid).encode() for pid in worker_children(stack)}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (folder / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if b"labeling.bank" in said and workers.intersection(said):
+            found.append(int(folder.name))
+    return found
+
+
+def wait_for(what: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.timeout(600)
 def test_killed_workers_do_not_change_the_demos_results(stack: Stack) -> None:
     undisturbed = stack.demo()
@@ -166,6 +187,20 @@ def test_killed_workers_do_not_change_the_demos_results(stack: Stack) -> None:
     assert disturbed.returncode == 0, said
     assert kills >= 4, "the demo was over before a worker could be killed"
     assert results(stack.api()) == expected
+
+
+def test_a_cancelled_classifier_bank_is_gone_within_five_seconds(stack: Stack) -> None:
+    api = stack.api()
+    (concept,) = api.get("/concepts")
+    base = f"/concepts/{concept['c_id']}/classifiers"
+    done = api.get(f"{base}/jobs")[0]
+    asked = {name: done[name] for name in ("snorkel_job_id", "feature_ids")}
+    job = api.post(f"{base}/run", asked)
+    wait_for(lambda: bool(banks(stack)), seconds=30)
+    path = f"{base}/jobs/{job['job_id']}"
+    assert api.post(f"{path}/cancel")["status"] == "CANCELLED"
+    wait_for(lambda: not banks(stack), seconds=5)
+    assert api.get(path)["status"] == "CANCELLED"
 
 
 def test_a_failing_demo_says_so_with_its_exit_status(stack: Stack, tmp_path: Path) -> None:
