@@ -203,7 +203,7 @@ def test_it_can_be_killed_from_another_thread_while_it_votes() -> None:
         assert time.monotonic() - started < 3
 
 
-def test_the_process_has_nothing_of_our_environment_no_open_files_and_a_session_of_its_own() -> None:
+def test_the_process_has_nothing_of_our_environment_and_a_session_of_its_own() -> None:
     secret = os.open("/etc/hostname", os.O_RDONLY)
     os.set_inheritable(secret, True)
     try:
