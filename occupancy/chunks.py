@@ -109,7 +109,7 @@ def plan(
     place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]
     tree = [_array(list(parents)), _array(list(parents.values()))]
     with exclusively():
-        ((changed,),) = _rows(
+        ((changed, above),) = _rows(
             _PLAN,
             [
                 interval_seconds,
@@ -122,13 +122,19 @@ def plan(
                 *place,
             ],
         )
-        return int(changed) + _reset_above(place)
+        return int(changed) + _reset_above(above, place)
 
 
-def _reset_above(place: Sequence[Any]) -> int:
+def _reset_above(space_ids: list[int], place: Sequence[Any]) -> int:
+    """RUNNING, COMPLETED or FAILED -> PENDING in these spaces, and what lies above what was put back.
+
+    One level of the tree at a time, in all windows of the place; how many chunks.
+    """
     reset = 0
-    while level := _change(_RESET_ABOVE, place):  # one level of the tree at a time
-        reset += level
+    while space_ids:
+        above = _rows(_RESET_ABOVE, [space_ids, *place])
+        reset += len(above)
+        space_ids = sorted({parent for (parent,) in above if parent is not None})
     return reset
 
 
@@ -142,7 +148,7 @@ _PLAN = """
             AS w(space_id, parent_space_id, space_type, session_count, chunk_start, chunk_end,
                  fingerprint)
     ), compared AS (
-        SELECT w.*, c.chunk_id, c.space_type <> w.space_type
+        SELECT w.*, c.chunk_id, c.parent_space_id AS former_parent, c.space_type <> w.space_type
                OR w.doubted AND c.fingerprint IS DISTINCT FROM w.fingerprint AS is_another
           FROM wanted w JOIN occupancy_space_chunks c
             ON c.space_id = w.space_id AND c.interval_seconds = w.interval_seconds
@@ -157,7 +163,7 @@ _PLAN = """
          WHERE c.chunk_id = w.chunk_id
            AND (w.is_another OR c.status IN ('PENDING', 'FAILED')
                 OR c.status = 'COMPLETED' AND c.provisional)
-        RETURNING 1
+        RETURNING w.parent_space_id, w.former_parent
     ), moved AS (
         UPDATE occupancy_space_chunks c
            SET parent_space_id = w.parent_space_id, dataset_id = w.dataset_id
@@ -165,13 +171,11 @@ _PLAN = """
          WHERE c.chunk_id = w.chunk_id AND NOT w.is_another
            AND c.status = 'COMPLETED' AND NOT c.provisional
            AND c.parent_space_id IS DISTINCT FROM w.parent_space_id
-    ), gone AS (
-        UPDATE occupancy_space_chunks c
-           SET session_count = 0, fingerprint = NULL, parent_space_id = t.parent_space_id,
-               dataset_id = d.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
-               failures = 0, at_once = NULL, not_before = clock_timestamp(), error_message = NULL
+        RETURNING w.parent_space_id, w.former_parent
+    ), unwanted AS (
+        SELECT c.chunk_id, c.parent_space_id AS former_parent, t.parent_space_id, d.dataset_id
           FROM unnest(%s::int[], %s::int[]) AS t(space_id, parent_space_id),
-               (SELECT %s::bigint AS dataset_id, %s::bool AS doubted) AS d
+               (SELECT %s::bigint AS dataset_id, %s::bool AS doubted) AS d, occupancy_space_chunks c
          WHERE c.space_id = t.space_id
            AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
            AND c.chunk_end - c.chunk_start = %s
@@ -179,7 +183,13 @@ _PLAN = """
                 OR d.doubted AND c.fingerprint IS NOT NULL)
            AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.space_id = c.space_id
                               AND w.chunk_start = c.chunk_start)
-        RETURNING 1
+    ), gone AS (
+        UPDATE occupancy_space_chunks c
+           SET session_count = 0, fingerprint = NULL, parent_space_id = u.parent_space_id,
+               dataset_id = u.dataset_id, status = 'PENDING', token = NULL, attempt = 0,
+               failures = 0, at_once = NULL, not_before = clock_timestamp(), error_message = NULL
+          FROM unwanted u WHERE c.chunk_id = u.chunk_id
+        RETURNING u.parent_space_id, u.former_parent
     ), new AS (
         INSERT INTO occupancy_space_chunks (interval_seconds, dataset_id, space_id, parent_space_id,
                space_type, session_count, chunk_start, chunk_end, fingerprint, status, attempt,
@@ -187,9 +197,17 @@ _PLAN = """
         SELECT interval_seconds, dataset_id, space_id, parent_space_id, space_type, session_count,
                chunk_start, chunk_end, fingerprint, 'PENDING', 0, 0, true, 0
           FROM wanted ORDER BY chunk_start, space_id
-        ON CONFLICT DO NOTHING RETURNING 1
+        ON CONFLICT DO NOTHING RETURNING parent_space_id
+    ), put_back AS (
+        SELECT * FROM again UNION ALL SELECT * FROM gone
+        UNION ALL SELECT parent_space_id, NULL FROM new
+    ), above AS (
+        SELECT parent_space_id, former_parent FROM put_back UNION SELECT * FROM moved
+    ), above_each AS (
+        SELECT parent_space_id AS space_id FROM above UNION SELECT former_parent FROM above
     )
-    SELECT (SELECT count(*) FROM again) + (SELECT count(*) FROM gone) + (SELECT count(*) FROM new)
+    SELECT (SELECT count(*) FROM put_back),
+           (SELECT coalesce(array_agg(space_id), '{}') FROM above_each WHERE space_id IS NOT NULL)
 """
 
 _SAME_WINDOW = """below.interval_seconds = c.interval_seconds
@@ -202,7 +220,7 @@ _RESET_ABOVE = f"""
     UPDATE occupancy_space_chunks c
        SET status = 'PENDING', token = NULL, attempt = 0, failures = 0,
            not_before = clock_timestamp(), error_message = NULL
-     WHERE c.space_type = 'derived'
+     WHERE c.space_type = 'derived' AND c.space_id = ANY(%s)
        AND c.interval_seconds = %s AND c.chunk_start >= %s AND c.chunk_end <= %s
        AND c.chunk_end - c.chunk_start = %s
        AND NOT EXISTS (SELECT 1 FROM {_BELOW} AND below.status = 'FAILED')
@@ -212,6 +230,7 @@ _RESET_ABOVE = f"""
                OR c.inputs_hash IS DISTINCT FROM
                   (SELECT md5(coalesce(string_agg(below.space_id || ':' || below.content_hash, ','
                                                   ORDER BY below.space_id), '')) FROM {_BELOW})))
+    RETURNING c.parent_space_id
 """  # noqa: S608 - constants
 
 
@@ -410,9 +429,20 @@ def to_roll_up() -> bool:
     return bool(_rows(f"{_TO_ROLL_UP} LIMIT 1"))
 
 
+# From one window to the next by the index, past all chunks that wait in it.
 _WAITING_WINDOWS = """
-    SELECT DISTINCT interval_seconds, chunk_start, chunk_end FROM occupancy_space_chunks
-     WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp() LIMIT %s
+    WITH RECURSIVE waiting AS (
+        (SELECT dataset_id, chunk_start FROM occupancy_space_chunks
+          WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp()
+          ORDER BY dataset_id, chunk_start LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM waiting w, LATERAL (
+            SELECT dataset_id, chunk_start FROM occupancy_space_chunks
+             WHERE status = 'PENDING' AND space_type = 'source' AND not_before <= clock_timestamp()
+               AND (dataset_id, chunk_start) > (w.dataset_id, w.chunk_start)
+             ORDER BY dataset_id, chunk_start LIMIT 1) AS next
+    )
+    SELECT 1 FROM waiting LIMIT %s
 """
 
 
@@ -600,10 +630,11 @@ def compute_again(lost: Lost, *, token: uuid.UUID | None = None) -> int:
                 reset += 1
         if token is not None:
             _change(_GIVE_UP, [token])
-        for interval_seconds, start, end in {
-            (chunk.interval_seconds, chunk.chunk_start, chunk.chunk_end) for chunk in lost.chunks
-        }:
-            _reset_above([interval_seconds, start, end, end - start])
+        for chunk in lost.chunks:
+            if chunk.parent_space_id is not None:
+                width = chunk.chunk_end - chunk.chunk_start
+                place = [chunk.interval_seconds, chunk.chunk_start, chunk.chunk_end, width]
+                _reset_above([chunk.parent_space_id], place)
     return reset
 
 
@@ -722,9 +753,11 @@ _TAKE_MORE = """
      WHERE dataset_id = ANY(%s) AND sessions_at_once IS NOT NULL
 """
 _MEAN = """
-    SELECT avg(completed_at - started_at) FROM occupancy_space_chunks
-     WHERE status = 'COMPLETED' AND interval_seconds = %s AND space_type = %s
-       AND completed_at >= clock_timestamp() - %s
+    SELECT avg(took) FROM (
+        SELECT completed_at - started_at AS took FROM occupancy_space_chunks
+         WHERE status = 'COMPLETED' AND interval_seconds = %s AND space_type = %s
+           AND completed_at >= clock_timestamp() - %s
+         ORDER BY completed_at DESC LIMIT 10000) AS newest
 """
 _SWEEP = """
     WITH lost AS (

@@ -160,7 +160,7 @@ class OccupancySpaceChunk(models.Model):
                 name="occupancy_chunks_below",
             ),
             models.Index(
-                fields=["dataset_id", "chunk_start"],
+                fields=["dataset_id", "chunk_start", "-at_once"],
                 condition=models.Q(status="PENDING", space_type="source"),
                 name="occupancy_chunks_waiting",
             ),
@@ -178,6 +178,17 @@ class OccupancySpaceChunk(models.Model):
                 fields=["token"],
                 condition=models.Q(status="RUNNING"),
                 name="occupancy_chunks_held",
+            ),
+            models.Index(
+                fields=["space_id"],
+                condition=models.Q(status="FAILED"),
+                name="occupancy_chunks_failed",
+            ),
+            # For the time limits, which follow what the newest took.
+            models.Index(
+                fields=["interval_seconds", "space_type", "completed_at"],
+                condition=models.Q(status="COMPLETED"),
+                name="occupancy_chunks_took",
             ),
         ]
 
