@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
+from connections.target import DatabaseDown, QueryFailed, QueryStopped, QueryTooSlow, Target
 from tippers.sql import IndexTable
 
 if TYPE_CHECKING:
@@ -418,7 +418,7 @@ class _Explaining:
         state = getattr(error, "sqlstate", None) or ""
         said = self.target.scrubbed(_said(text))
         if state == "57014" or "statement timeout" in text:
-            return QueryFailed(
+            return QueryTooSlow(
                 f"The query took longer than {self.timeout_s:g} seconds and was stopped.",
                 field="sql_query",
             )
@@ -472,7 +472,7 @@ def _transaction(target: Target, timeout_s: float) -> Iterator[Any]:
             said = target.scrubbed(_said(f"ERROR:  {error}"))
             state = error.pgcode or ""
             if state == "57014":
-                raise QueryFailed(f"The query took longer than {timeout_s:g} seconds.") from None
+                raise QueryTooSlow(f"The query took longer than {timeout_s:g} seconds.") from None
             if connection.closed or state.startswith(_TRANSIENT):
                 raise DatabaseDown(f"The database {target.database} broke off: {said}") from None
             raise QueryFailed(f"The database says: {said}") from None

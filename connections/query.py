@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from connections import mysql, postgresql
 from connections.hosts import HostRefused, HostUnknown
-from connections.target import DatabaseDown, QueryFailed, QueryStopped, Target
+from connections.target import DatabaseDown, QueryFailed, QueryStopped, QueryTooSlow, Target
 from tippers.errors import CannotBeDone, Unavailable
 from tippers.sql import IndexTable
 
@@ -25,6 +25,7 @@ __all__ = [
     "HostUnknown",
     "QueryFailed",
     "QueryStopped",
+    "QueryTooSlow",
     "Target",
     "existing_names",
     "fetch",

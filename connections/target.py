@@ -16,6 +16,10 @@ class QueryFailed(CannotBeDone):
     code = "query_failed"
 
 
+class QueryTooSlow(QueryFailed):
+    """The query did not end within its time limit."""
+
+
 class DatabaseDown(Unavailable):
     """The database does not answer, refused for now, or broke off."""
 

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import connection, transaction
 from django.db.models import Count, F, Q, QuerySet, Sum, Value
 
+from connections.query import QueryTooSlow
 from occupancy import chunks, sessions, spaces
 from occupancy.models import OccupancyDataset, OccupancySpaceChunk, Status
 from occupancy.series import Series, Shape, as_file
@@ -27,6 +28,14 @@ log = logging.getLogger(__name__)
 MAX_WINDOWS = 10_000
 
 
+class _Extent(Protocol):
+    """`sessions.extent` or `sessions.scanned_extent`."""
+
+    def __call__(
+        self, root_space_id: int, *, now: datetime
+    ) -> tuple[datetime, datetime] | None: ...
+
+
 # --- creating ---------------------------------------------------------------------------------
 
 
@@ -40,7 +49,12 @@ def create(
     empty or has too many windows.
     """
     dataset.created_by_id = getattr(created_by, "pk", None)
-    if not _cover_sessions(dataset):
+    spaces.require_tree(dataset.root_space_id)
+    try:
+        there = _cover_sessions(dataset, sessions.extent)
+    except QueryTooSlow:
+        there = True  # for all that is known; the planning looks without haste
+    if not there:
         return _without_data(dataset)
     with transaction.atomic():
         dataset.save()
@@ -49,27 +63,37 @@ def create(
     return dataset
 
 
-def _cover_sessions(dataset: OccupancyDataset) -> bool:
-    """Set the bounds that are missing, and the windows; False when there are no sessions in them."""
-    space_ids = spaces.parents_below(dataset.root_space_id).keys()
+def _cover_sessions(dataset: OccupancyDataset, extent: _Extent) -> bool:
+    """Set the bounds that are missing, and the windows; False when there are no sessions in them.
+
+    QueryTooSlow when the bounds could not be found in time.
+    """
     start, end = dataset.start_time, dataset.end_time
     if start is None or end is None:
-        extent = sessions.extent(space_ids, now=datetime.now(UTC))
-        if extent is None:
+        found = extent(dataset.root_space_id, now=datetime.now(UTC))
+        if found is None:
             return False
-        start, end = start or extent[0], end or extent[1]
+        start, end = start or found[0], end or found[1]
     covered = _covered(start, end, timedelta(days=dataset.chunk_days))
     dataset.start_time, dataset.end_time = start, end
-    if not sessions.overlap_anywhere(space_ids, covered):
-        return False
-    dataset.chunks_start, dataset.chunks_end = covered.start, covered.end
-    return True
+    try:
+        there = sessions.overlap_anywhere(dataset.root_space_id, covered)
+    except QueryTooSlow:
+        there = True  # or not: then the planning finds none
+    if there:
+        dataset.chunks_start, dataset.chunks_end = covered.start, covered.end
+    return there
 
 
 def look_for_sessions(dataset: OccupancyDataset) -> None:
-    """COMPLETED -> RUNNING for one that was without any data and now is not."""
-    if _cover_sessions(dataset):
-        OccupancyDataset.objects.filter(pk=dataset.pk, chunks_start=None).update(
+    """COMPLETED -> RUNNING for one that was without any data and now is not.
+
+    RUNNING -> COMPLETED for one of which nobody knew, if it is without any.
+    """
+    unknown = OccupancyDataset.objects.filter(pk=dataset.pk, chunks_start=None)
+    spaces.require_tree(dataset.root_space_id)
+    if _cover_sessions(dataset, sessions.scanned_extent):
+        unknown.update(
             start_time=dataset.start_time,
             end_time=dataset.end_time,
             chunks_start=dataset.chunks_start,
@@ -77,6 +101,14 @@ def look_for_sessions(dataset: OccupancyDataset) -> None:
             status=Status.RUNNING,
             completed_at=None,
             planned_at=None,
+        )
+    else:
+        unknown.filter(status=Status.RUNNING).update(
+            status=Status.COMPLETED,
+            row_count=0,
+            column_stats=[],
+            completed_at=Clock(),
+            planned_at=Clock(),
         )
 
 

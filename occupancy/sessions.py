@@ -11,45 +11,67 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from connections import query
-from occupancy.spaces import database
+from occupancy.spaces import below, database
 from tippers.partitions import EPOCH, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STATEMENT_TIMEOUT_S = 3600.0
+PROBE_TIMEOUT_S = 0.6  # of a question that a request waits for
 type_of_stop = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
-def overlap_anywhere(space_ids: Collection[int], window: Window) -> bool:
-    """Whether any of the spaces has a session that overlaps the window; stops at the first."""
+def overlap_anywhere(root_space_id: int, window: Window) -> bool:
+    """Whether a session overlaps the window in the space or below it; stops at the first.
+
+    One probe of an index for each space; without an index, or with very many spaces, it may take
+    longer than PROBE_TIMEOUT_S: QueryTooSlow.
+    """
     sql = f"""
-        SELECT EXISTS (
-            SELECT 1 FROM unnest({_ids(space_ids)}) AS s(space_id), LATERAL (
+        WITH RECURSIVE {below(root_space_id)} SELECT EXISTS (
+            SELECT 1 FROM below CROSS JOIN LATERAL (
                 SELECT 1 FROM user_ap_trajectory t
-                 WHERE t.space_id = s.space_id AND {_overlaps(window)} LIMIT 1) AS first)
+                 WHERE t.space_id = below.space_id AND {_overlaps(window)} LIMIT 1) AS first)
     """  # noqa: S608 - integers and times of ours
-    ((found,),) = query.fetch(database(), sql)
+    ((found,),) = query.fetch(database(), sql, timeout_s=PROBE_TIMEOUT_S)
     return bool(found)
 
 
-def extent(space_ids: Collection[int], *, now: datetime) -> tuple[datetime, datetime] | None:
-    """The first start and the last end of the spaces' sessions, `now` if one is still open.
+def extent(root_space_id: int, *, now: datetime) -> tuple[datetime, datetime] | None:
+    """The first start and the last end of the sessions in the space and below it.
 
-    None when there are no sessions. One probe of an index for each space and end, however many
-    sessions there are.
+    The last end is `now` if one is still open. None when there are no sessions. Two probes of an
+    index for each space, however many sessions there are; else QueryTooSlow as above.
     """
     sql = f"""
-        SELECT min(first), max(last) FROM unnest({_ids(space_ids)}) AS s(space_id)
+        WITH RECURSIVE {below(root_space_id)} SELECT min(first), max(last) FROM below
          CROSS JOIN LATERAL (
             SELECT min(start_time) AS first FROM user_ap_trajectory t
-             WHERE t.space_id = s.space_id) AS starts
+             WHERE t.space_id = below.space_id) AS starts
          CROSS JOIN LATERAL (
             SELECT coalesce(end_time, {_time(now)}) AS last FROM user_ap_trajectory t
-             WHERE t.space_id = s.space_id ORDER BY end_time DESC NULLS FIRST LIMIT 1) AS ends
+             WHERE t.space_id = below.space_id
+             ORDER BY end_time DESC NULLS FIRST LIMIT 1) AS ends
     """  # noqa: S608 - integers and times of ours
-    ((first, last),) = query.fetch(database(), sql)
-    if first is None:
+    return _extent(query.fetch(database(), sql, timeout_s=PROBE_TIMEOUT_S))
+
+
+def scanned_extent(root_space_id: int, *, now: datetime) -> tuple[datetime, datetime] | None:
+    """As `extent`, by one scan of all sessions: for a background run, whatever indexes there are."""
+    sql = f"""
+        WITH RECURSIVE {below(root_space_id)}
+        SELECT min(start_time), max(coalesce(end_time, {_time(now)})) FROM user_ap_trajectory
+         WHERE space_id IN (SELECT space_id FROM below)
+    """  # noqa: S608 - integers and times of ours
+    return _extent(query.fetch(database(), sql, timeout_s=STATEMENT_TIMEOUT_S))
+
+
+def _extent(
+    rows: list[tuple[datetime | None, datetime | None]],
+) -> tuple[datetime, datetime] | None:
+    ((first, last),) = rows
+    if first is None or last is None:
         return None
     return _utc(first), max(_utc(first) + timedelta(microseconds=1), _utc(last))
 

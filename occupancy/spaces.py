@@ -107,25 +107,34 @@ def subtree(space_id: int) -> list[Space]:
 
     Nothing below a space can lie in a circle unless the space itself does, which `ancestors` finds.
     """
-    ancestors(space_id)
+    require_tree(space_id)
     return _read(
-        """
-        WITH RECURSIVE below AS (
-            SELECT space_id, space_name, parent_space_id, building_room
-              FROM space WHERE space_id = %s
-             UNION ALL
-            SELECT s.space_id, s.space_name, s.parent_space_id, s.building_room
-              FROM space s JOIN below ON s.parent_space_id = below.space_id)
-        SELECT space_id, space_name, parent_space_id, building_room FROM below
-         ORDER BY space_name, space_id
-        """,
-        [space_id],
+        f"WITH RECURSIVE {below(space_id)} SELECT {COLUMNS} FROM space "  # noqa: S608 - constants and an integer
+        "WHERE space_id IN (SELECT space_id FROM below) ORDER BY space_name, space_id",
+        [],
     )
 
 
 def parents_below(root_space_id: int) -> dict[int, int | None]:
     """Each space of the root's subtree, the root among them, with the space that it lies in."""
-    return {space.space_id: space.parent_space_id for space in subtree(root_space_id)}
+    require_tree(root_space_id)
+    sql = f"WITH RECURSIVE {below(root_space_id)} SELECT space_id, parent_space_id FROM below"  # noqa: S608 - an integer
+    return dict(query.fetch(database(), sql))
+
+
+def require_tree(root_space_id: int) -> None:
+    """NotFound or NotPossibleNow when `below` of this space would find nothing, or never end."""
+    ancestors(root_space_id)
+
+
+def below(root_space_id: int) -> str:
+    """The common table `below` (space_id, parent_space_id): the space and all below it."""
+    return f"""
+        below AS (
+            SELECT space_id, parent_space_id FROM space WHERE space_id = {int(root_space_id)}
+             UNION ALL
+            SELECT s.space_id, s.parent_space_id
+              FROM space s JOIN below ON s.parent_space_id = below.space_id)"""  # noqa: S608 - an integer
 
 
 def _read(sql: str, params: Sequence[object]) -> list[Space]:
