@@ -7,6 +7,7 @@ runs one group.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.process_trees import run_watched  # noqa: E402 - after the path
 from benchmarks.report import Row, arguments, publish  # noqa: E402 - as above
 
 ROUNDS = 3
+SAME = 1e-6  # of probabilities
 WHICH_MODELS = {
     "shared": "each with its own settings",
     "same": "without LabelPropagation and LabelSpreading, which it gives every pair of rows",
@@ -26,7 +28,11 @@ WHICH_MODELS = {
 
 
 def main() -> None:
-    groups: dict[str, Callable[[int], list[Row]]] = {"votes": votes, "bank": bank}
+    groups: dict[str, Callable[[int], list[Row]]] = {
+        "votes": votes,
+        "label_model": label_model,
+        "bank": bank,
+    }
     options = arguments("Votes, label model and classifier bank", groups)
     chosen = [options.only] if options.only else groups
     rows = [row for name in chosen for row in groups[name](10 if options.quick else 1)]
@@ -49,6 +55,21 @@ def votes(scale: int) -> list[Row]:
         # The peer's peak, of a tenth of the rows, says nothing.
         rows.append(Row(name, ours["seconds"], peer["seconds"], ours["peak_mb"], None, note))
     return rows
+
+
+def label_model(scale: int) -> list[Row]:
+    """Fit and predict on the same votes, beside Snorkel's own LabelModel; the same probabilities."""
+    count = 1_000_000 // scale
+    taken = in_turn("label_model_sides", ("ours", "peer"), count)
+    found = (chain(*taken[side][0]["probabilities"]) for side in ("ours", "peer"))
+    assert all(abs(our - their) <= SAME for our, their in zip(*found, strict=True))
+    ours, peer = medians(taken["ours"]), medians(taken["peer"])
+    note = (
+        f"{count:,} rows x 10 functions; CPU {ours['cpu_seconds']:.1f} s beside "
+        f"{peer['cpu_seconds']:.1f} s"
+    )
+    measured = (ours["seconds"], peer["seconds"], ours["peak_mb"], peer["peak_mb"])
+    return [Row("label_model", *measured, note)]
 
 
 def bank(scale: int) -> list[Row]:
