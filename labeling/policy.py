@@ -292,7 +292,7 @@ def _bound(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, alias.asname or alias.name) for alias in node.names)
 
 
-def _assigned(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _assigned(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """The same without what it imports."""
     for node in ast.walk(tree):
         match node:
@@ -343,6 +343,8 @@ def _names_of_modules(tree: ast.Module) -> Iterator[Problem]:
 def _state(tree: ast.Module) -> Iterator[Problem]:
     """Values that would carry something from one row to the next."""
     modules = dict(_imported(tree))
+    # A builtin's name that the code gives to something else promises nothing any more.
+    modules |= {name: "" for name in _own_names(tree) if name in IMMUTABLE_MAKERS}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -361,6 +363,16 @@ def _state(tree: ast.Module) -> Iterator[Problem]:
             for default in (*inner.args.defaults, *inner.args.kw_defaults):
                 if default is not None and not _immutable(default, modules):
                     yield inner.lineno, "a default must not be changeable; use None or a tuple"
+
+
+def _own_names(tree: ast.Module) -> Iterator[str]:
+    """What functions and values at module level are called."""
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name):
+                yield name
+            case ast.Assign() | ast.AnnAssign():
+                yield from (name for _, name in _assigned(node))
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -413,18 +425,15 @@ def _immutable(  # noqa: PLR0911 - one row per kind of expression
 def _makes_immutable(call: ast.Call, modules: Mapping[str, str]) -> bool:
     arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
     match call.func:
-        case ast.Name(id=name) if name in IMMUTABLE_MAKERS:
-            if name in CONTAINER_MAKERS:
-                arguments = [
-                    item
-                    for argument in arguments
-                    for item in (
-                        argument.elts if isinstance(argument, ast.List | ast.Set) else [argument]
-                    )
-                ]
         case ast.Name(id=name) if name in modules:
             if not _calls_immutable(modules[name]):
                 return False
+        case ast.Name(id=name) if name in IMMUTABLE_MAKERS:
+            # Of more than one list, max gives one back; of one, it gives what is in it.
+            if name in CONTAINER_MAKERS and len(call.args) == 1:
+                (given,) = call.args
+                items = given.elts if isinstance(given, ast.List | ast.Set) else [given]
+                arguments[:1] = items
         case ast.Attribute() as function:
             names = [function.attr]
             root = function.value
