@@ -207,6 +207,8 @@ def members_of(keys: pa.Array, rule: RuleTable) -> tuple[pa.Table, npt.NDArray[n
             f"The rule {rule.name} has {counts.max()} rows for {rule.key_column} = {twice}; "
             "a rule gives one row for each entity (GROUP BY)."
         )
+    if len(at) == len(named):  # the usual case: no copy
+        return rule.table, at
     return rule.table.filter(inside), at
 
 
@@ -375,7 +377,7 @@ class Voting:
         self._sandbox.__exit__(None, None, None)
         self._sandbox = self._new_sandbox()
         if self._killed:  # before the new one was there to be killed
-            raise SandboxFailed("it was stopped")
+            self._sandbox.kill()
         self._sandbox.__enter__()
         columns = [unpack(column) for column in packed]
         begun = time.monotonic()

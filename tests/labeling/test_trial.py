@@ -63,6 +63,12 @@ def test_many_rows_are_sampled_alike_for_one_seed() -> None:
     assert trial(function, rows, key_column="n", seed=3).rows.equals(found.rows)
 
 
+def test_a_row_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeling.sandbox.host.CHUNK_SECONDS", 0.5)
+    with pytest.raises(SandboxFailed, match="row with mac = e, alone: it was stopped"):
+        tried("while row['n'] == 4:", "    pass", "return 1")
+
+
 def test_code_that_does_not_load_is_an_error() -> None:
     with pytest.raises(SandboxFailed, match="does not load"):
         tried("return 1", before="1 / 0\n", judged=False)

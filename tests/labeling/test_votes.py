@@ -164,14 +164,14 @@ def test_large_values_cross_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     assert len(watching.said) >= 5
 
 
-def test_a_stopped_run_ends_its_sandbox_at_once() -> None:
+def test_a_stopped_run_ends_its_sandboxes_at_once() -> None:
     watching = Watching()
     rules = {1: RuleTable("r", pa.table({"mac": ["a"]}), "mac")}
     endless = custom(body("while True:", "    pass"))
     threading.Timer(0.3, watching.stop).start()
     started = time.monotonic()
     with pytest.raises(Stop):
-        label_matrix(pa.array(["a"]), [endless], rules, watching)
+        label_matrix(pa.array(["a"]), [endless] * 3, rules, watching)
     assert time.monotonic() - started < 3
 
 

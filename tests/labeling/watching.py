@@ -42,7 +42,7 @@ class Watching:
     def stop(self) -> None:
         """What a cancelled run does, from its side thread."""
         self.stopped = True
-        for stop in self.stops:
+        for stop in list(self.stops):  # which shortens as they stop
             stop()
 
 
