@@ -372,14 +372,15 @@ def _counted_by_space(dataset: OccupancyDataset) -> Iterable[tuple[int, ...]]:
     is_complete = Q(status=Status.COMPLETED)
     return (
         _all_chunks(dataset)
-        .values_list("space_id")
+        .values("space_id")
         .annotate(
-            Count("chunk_id"),
-            Count("chunk_id", filter=is_complete),
-            Count("chunk_id", filter=Q(status=Status.FAILED)),
-            Count("chunk_id", filter=is_complete & Q(provisional=True)),
-            Sum("data_faults", filter=is_complete, default=0),
+            known=Count("chunk_id"),
+            complete=Count("chunk_id", filter=is_complete),
+            failed=Count("chunk_id", filter=Q(status=Status.FAILED)),
+            open=Count("chunk_id", filter=is_complete & Q(provisional=True)),
+            faults=Sum("data_faults", filter=is_complete, default=0),
         )
+        .values_list("space_id", "known", "complete", "failed", "open", "faults")
     )
 
 

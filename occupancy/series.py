@@ -82,10 +82,12 @@ class Series:
 
 def as_file(tables: "Iterable[pa.Table]", file_format: str) -> IO[bytes]:
     """The tables of a series as a CSV or Parquet file; CSV has the times as JSON has them."""
+    import pyarrow as pa
+
     from occupancy.batches import SCHEMA
 
     if file_format == "csv":
-        text = SCHEMA.set(0, SCHEMA.field(0).with_type("string"))
+        text = SCHEMA.set(0, pa.field(SCHEMA.names[0], pa.string()))
         return downloads.as_file(map(_with_times_as_text, tables), text, file_format)
     return downloads.as_file(tables, SCHEMA, file_format)
 
