@@ -14,7 +14,8 @@ import struct
 import sys
 from collections.abc import Callable, Collection, Mapping
 
-NOBODY = 65534
+# No account's number. Not nobody's, 65534: the embedded PostgreSQL may run as that one.
+NO_ACCOUNT = 65533
 LINUX = sys.platform == "linux"
 
 PR_SET_PDEATHSIG = 1
@@ -81,14 +82,14 @@ def lock(wanted: Collection[str], limits: Mapping[str, int], parent: int) -> lis
 
 
 def leave_root() -> bool:
-    """Be nobody; true of a process that was not root to begin with."""
+    """Be a user that owns nothing; true of a process that was not root to begin with."""
     if os.geteuid() != 0:
         return True
     try:
         os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-    except OSError:  # a container may know no such user
+        os.setgid(NO_ACCOUNT)
+        os.setuid(NO_ACCOUNT)
+    except OSError:  # a container may map no such user
         return False
     return True
 
