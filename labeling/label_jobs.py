@@ -8,8 +8,9 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from concepts.models import Concept, ConceptValue, Index, Rule
-from labeling import policy
+from labeling.functions import judge
 from labeling.models import ABSTAIN, LabelingFunction, OutputType, SnorkelJob
+from labeling.policy import CodeRefused
 from labeling.result_pages import Choice, as_parquet, csv_parts, page, predictions
 from tippers import storage
 from tippers.errors import CannotBeDone, NotPossibleNow
@@ -247,17 +248,10 @@ def _definition(lf: LabelingFunction) -> Any:
     """The function for voting. Its code is judged again: the policy may have become stricter."""
     from labeling.votes import Function
 
-    columns = None
-    if lf.runs_user_code:
-        values = ConceptValue.objects.filter(c_id=lf.c_id)
-        try:
-            columns = policy.judge(
-                lf.code,
-                allowed_imports=lf.lf_config.get("allowed_imports", []),
-                values={value.cv_id: value.name for value in values},
-            ).columns
-        except policy.CodeRefused as refused:
-            raise CannotBeDone(f"{lf.name}: {refused.detail}") from refused
+    try:
+        columns = judge(lf.c, lf.lf_type, lf.lf_config)
+    except CodeRefused as refused:
+        raise CannotBeDone(f"{lf.name}: {refused.detail}") from refused
     return Function(
         lf.lf_id, lf.name, lf.lf_type, lf.lf_config, lf.applicable_cv_ids, lf.rule_id, columns
     )
