@@ -156,7 +156,13 @@ def _peak_mb() -> float:
 
 def main() -> None:
     what, *numbers = sys.argv[1], *map(int, sys.argv[2:])
-    {"sessions": sessions, "plan": plan, "planning": planning}[what](*numbers)
+    match what:
+        case "sessions":
+            sessions(*numbers)
+        case "plan":
+            plan(*numbers)
+        case "planning":
+            planning(*numbers)
 
 
 if __name__ == "__main__":

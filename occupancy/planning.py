@@ -1,9 +1,10 @@
-"""Which chunks a dataset needs: one scan of its sessions, then one statement for all rows."""
+"""Which chunks a dataset needs: one scan of its sessions, then a statement for many rows at once."""
 
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from occupancy import chunks, datasets, sessions, spaces
 from occupancy.chunks import Planned
@@ -13,6 +14,10 @@ from tippers.errors import CannotBeDone
 from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
 from tippers.runs.engine import RunHandle
+
+# Chunks whose rows are written by one statement: a tenth of a gigabyte of text, and the lock under
+# which nobody claims anything is held for some ten seconds.
+PLANNED_AT_ONCE = 500_000
 
 
 def plan(run: RunHandle, dataset_id: int, *, trust_final: bool) -> None:
@@ -46,30 +51,52 @@ def _plan(run: RunHandle, dataset_id: int, *, trust_final: bool) -> None:
         now=chunks.clock(),
         on_stop=run.on_stop,
     )
-    # Up to the dataset's root and no further.
-    planned = _planned(found, parents=parents | {dataset.root_space_id: None})
-    run.log(f"{len(found)} source chunks, {len(planned.space_ids)} with what lies above them")
-    # The lock comes before the run's row and the dataset's, as in a retry: each would wait for what
-    # the other holds.
-    with chunks.exclusively(), run.finishing():
-        changed = chunks.plan(
-            planned,
+    run.log(f"{len(found)} source chunks")
+    *before, last = blocks(len(windows), spaces=len(parents))
+
+    def write(block: range) -> int:
+        return chunks.plan(
+            # Up to the dataset's root and no further.
+            planned(found, block, parents=parents | {dataset.root_space_id: None}),
             parents=parents,
-            windows=windows,
+            windows=[windows[number] for number in block],
             interval_seconds=dataset.interval_seconds,
             dataset_id=dataset.dataset_id,
             trust_final=trust_final,
         )
+
+    changed = 0
+    for block in before:  # each commits, so that what others do meanwhile does not wait for all
+        run.check()
+        changed += write(block)
+    # The lock comes before the run's row and the dataset's, as in a retry: each would wait for what
+    # the other holds.
+    with chunks.exclusively(), run.finishing():
+        changed += write(last)
         run.log(f"{changed} chunks to compute")
         OccupancyDataset.objects.filter(dataset_id=dataset_id).update(planned_at=Clock())
     datasets.settle()
     datasets.keep_going()
 
 
-def _planned(found: pa.Table, *, parents: dict[int, int | None]) -> Planned:
-    """Sources and all above them, each place once; a place with something below it is derived."""
+def blocks(windows: int, *, spaces: int) -> list[range]:
+    """The windows' numbers in runs of which each has some PLANNED_AT_ONCE chunks at most."""
+    step = max(PLANNED_AT_ONCE // spaces, 1)
+    return [range(first, min(first + step, windows)) for first in range(0, windows, step)]
+
+
+def planned(found: pa.Table, block: range, *, parents: dict[int, int | None]) -> Planned:
+    """The chunks of a block of windows, which are numbered from its first.
+
+    `found` is what `sessions.counted` returns. Sources and all above them, each place once; a place
+    with something below it is derived. Pure.
+    """
+    number = found["window"]
+    found = found.filter(
+        pc.and_(pc.greater_equal(number, block.start), pc.less(number, block.stop))
+    )
     space_ids = found["space_id"].to_numpy().astype(np.int64)
-    numbers = found["window"].to_numpy()
+    numbers = found["window"].to_numpy() - block.start
     above, above_numbers = places_above(space_ids, numbers, parents=parents)
     windows = int(numbers.max()) + 1 if len(numbers) else 1
     known = np.array(sorted(parents), dtype=np.int64)
