@@ -195,13 +195,16 @@ def _made(run: RunHandle | _Limited, batch: Batch) -> list[Made]:
     parts = _stored_below(batch.held, below)  # before the long pull: a file may be lost
     binned = _binned(run, batch, _with_all_below([chunk.space_id for chunk in batch.held], below))
     settled = chunks.is_settled(batch.place.window, batch.claimed_at)
+    lone = _tables({chunk.space_id for chunk in batch.held if not below[chunk.space_id]}, binned)
     made = []
     for chunk in batch.held:
         parts_below = [parts[known.space_id] for known in below[chunk.space_id]]
         connections = binned.connections.get(chunk.space_id, Bins.none())
         if parts_below:
             connections = added_up([connections, *(part.connections for part in parts_below)])
-        table = _table(connections, binned.devices.get(chunk.space_id, Bins.none()))
+            table = _table(connections, binned.devices.get(chunk.space_id, Bins.none()))
+        else:
+            table = lone[chunk.space_id]
         new = Made(
             chunk=chunk,
             data=_as_parquet(table),
@@ -280,6 +283,21 @@ def _stored_below(
             chunk.space_id, connections, chunk.content_hash or "", chunk.provisional
         )
     return parts
+
+
+def _tables(space_ids: set[int], binned: Binned) -> dict[int, pa.Table]:
+    """The tables of spaces with nothing below them, as slices of one: both counts are the same.
+
+    Making thousands of tables one by one takes as long as writing them.
+    """
+    bins = {space_id: binned.connections.get(space_id, Bins.none()) for space_id in space_ids}
+    together = Bins.joined([Bins.none(), *bins.values()])
+    table = _table(together, together)
+    tables, low = {}, 0
+    for space_id, each in bins.items():
+        tables[space_id] = table.slice(low, len(each.begin))
+        low += len(each.begin)
+    return tables
 
 
 def _table(connections: Bins, devices: Bins) -> pa.Table:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ MAX_OUTAGES = 12
 FIRST_BACK_OFF = timedelta(seconds=5)
 LONGEST_BACK_OFF = timedelta(minutes=5)
 PUBLISHED_AT_ONCE = 1_000  # rows locked while their files are put in place
+ROOT_FOLDER = "occupancy/spaces"
 _LOCK = 0x0CC0_9A11  # any number that nothing else uses
 
 SOURCE = OccupancySpaceChunk.SpaceType.SOURCE
@@ -46,15 +47,18 @@ DERIVED = OccupancySpaceChunk.SpaceType.DERIVED
 
 def storage_key(chunk: OccupancySpaceChunk) -> str:
     """Where the chunk's file lies; the same for every attempt."""
-    begin, end = (
-        f"{at.astimezone(UTC):%Y%m%dT%H%M%S}" for at in (chunk.chunk_start, chunk.chunk_end)
-    )
+    begin, end = _stamp(chunk.chunk_start), _stamp(chunk.chunk_end)
     return f"{storage_folder(chunk.space_id, chunk.interval_seconds)}/chunk_{begin}_{end}.parquet"
+
+
+@lru_cache(1024)  # thousands of chunks have one window
+def _stamp(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%S}"
 
 
 def storage_folder(space_id: int, interval_seconds: int) -> str:
     """Where the files of one space and width lie."""
-    return f"occupancy/spaces/{space_id}/{interval_seconds}"
+    return f"{ROOT_FOLDER}/{space_id}/{interval_seconds}"
 
 
 def clock() -> datetime:
@@ -480,7 +484,8 @@ def _held(token: uuid.UUID, place: Place, known: Iterable[Known]) -> list[Occupa
             steps, above = steps + 1, parent[above]
         return -steps
 
-    return sorted(_at(place).filter(token=token, status=Status.RUNNING), key=depth)
+    held = _at(place).filter(token=token, status=Status.RUNNING).defer("token")
+    return sorted(held, key=depth)
 
 
 def _at(place: Place) -> QuerySet[OccupancySpaceChunk]:
@@ -547,10 +552,11 @@ def publish(token: uuid.UUID, made: Iterable[Made]) -> int:
 
 
 def _as_columns(group: list[Made]) -> list[list[Any]]:
+    root = storage.uri(ROOT_FOLDER).removesuffix(ROOT_FOLDER)
     rows = [
         (
             each.chunk.chunk_id,
-            storage.uri(storage_key(each.chunk)),
+            root + storage_key(each.chunk),
             each.rows,
             each.content_hash,
             each.inputs_hash,
