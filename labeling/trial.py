@@ -14,10 +14,12 @@ import pyarrow as pa
 
 from labeling.sandbox.host import FAULT
 from labeling.votes import ABSTAIN, Function, Votes, Voting, vote_without_code
+from tippers.errors import CannotBeDone
 
 MOST_ROWS = 2_000
 SHOWN_FAULTS = 20
 PIECES = 7  # of the second time
+MOST_SECONDS = 20.0  # somebody waits for the answer; one chunk may yet overrun it by its own limit
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Trial:
 def trial(function: Function, rows: pa.Table, *, key_column: str, seed: int) -> Trial:
     """Try the function on `rows`, or on 2,000 of them drawn by `seed`, in their order.
 
-    `rows`: from its rule's table, as it is; `key_column` names one of them. CannotBeDone: the code does not load, takes too long
-    (naming the row where it can) or names a column that is not there.
+    `rows`: from its rule's table, as it is; `key_column` names one of them. CannotBeDone: the code
+    does not load, takes too long (naming the row where it can) or names a column that is not there.
     """
     random = np.random.default_rng(seed)
     if rows.num_rows > MOST_ROWS:
@@ -72,15 +74,15 @@ def trial(function: Function, rows: pa.Table, *, key_column: str, seed: int) -> 
         begun = time.perf_counter()
         votes = vote_without_code(function, rows)
         return _summary(rows, votes, time.perf_counter() - begun, [], None)
+    deadline = time.monotonic() + MOST_SECONDS
     with Voting(function, rows, key_column) as voting:
         begun = time.perf_counter()
         votes = voting.votes(rows)
         seconds = time.perf_counter() - begun
         faulty = np.flatnonzero(votes == FAULT)[:SHOWN_FAULTS]
-        faults = [_fault(voting, rows, int(row)) for row in faulty]
-    return _summary(
-        rows, votes, seconds, faults, _differing(function, rows, votes, key_column, random)
-    )
+        faults = [_fault(voting, rows, int(row), deadline) for row in faulty]
+    differing = _differing(function, rows, votes, key_column, random, deadline)
+    return _summary(rows, votes, seconds, faults, differing)
 
 
 def _summary(
@@ -106,8 +108,17 @@ def _vote(vote: np.int32) -> int | None:
     return None if vote == FAULT else int(vote)
 
 
-def _fault(voting: Voting, rows: pa.Table, row: int) -> RowFault:
+def _in_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise CannotBeDone(
+            f"it was stopped: trying it took longer than {MOST_SECONDS:g} s in all, run twice; "
+            "try it on fewer rows, or make it faster"
+        )
+
+
+def _fault(voting: Voting, rows: pa.Table, row: int, deadline: float) -> RowFault:
     """The row once more, alone: a chunk's reply tells of its first fault only."""
+    _in_time(deadline)
     voting.first_fault = ""
     voting.votes(rows.slice(row, 1))
     said = voting.first_fault or "it failed, but not when it was run again"
@@ -126,12 +137,14 @@ def _differing(
     votes: Votes,
     key_column: str,
     random: np.random.Generator,
+    deadline: float,
 ) -> Differing | None:
     """Vote again, in a new process and another order; the first row that votes otherwise."""
     order = random.permutation(rows.num_rows)
     again = np.full(rows.num_rows, ABSTAIN, dtype=np.int32)
     with Voting(function, rows, key_column) as voting:
         for piece in np.array_split(order, PIECES):
+            _in_time(deadline)
             again[piece] = voting.votes(rows.take(piece))
     differ = np.flatnonzero(votes != again)
     if not len(differ):

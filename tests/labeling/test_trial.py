@@ -7,6 +7,7 @@ from labeling.policy import judge
 from labeling.sandbox.host import SandboxFailed
 from labeling.trial import Trial, trial
 from labeling.votes import Function
+from tippers.errors import CannotBeDone
 
 ROWS = pa.table({"mac": list("abcdef"), "n": [0, 1, 2, 3, 4, 5]})
 
@@ -72,3 +73,11 @@ def test_a_row_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_code_that_does_not_load_is_an_error() -> None:
     with pytest.raises(SandboxFailed, match="does not load"):
         tried("return 1", before="1 / 0\n", judged=False)
+
+
+def test_a_trial_that_is_slow_in_all_ends_though_no_chunk_was_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labeling.trial.MOST_SECONDS", 0.0)
+    with pytest.raises(CannotBeDone, match="longer than 0 s in all"):
+        tried("return 1")
