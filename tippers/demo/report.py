@@ -118,13 +118,17 @@ def show_accuracy(truth: Truth, labelled: Labelled, counted: list[Counted], scre
     lines = [
         f"Label model: {percent(share)} of the labelled devices are what the label says",
     ]
-    seen = [row for row in labelled.classified if row["split"] == "train"]
-    unseen = [row for row in labelled.classified if row["split"] != "train"]
-    if unseen:
+    if labelled.classified:
         best = labelled.classifiers["model_scores"][0]["Model"]
+        test, train, rest = (
+            [row for row in labelled.classified if row["split"] == split]
+            for split in ("test", "train", None)
+        )
         lines.append(
-            f"Best classifier: {best} is right on {_right(unseen, types)} of the {len(unseen):,} "
-            f"devices that it did not learn from, and on {_right(seen, types)} of those it did"
+            f"Best classifier: {best} is right on {_right(test, types)} of the {len(test):,} test "
+            f"devices, which it did not learn from, on {_right(train, types)} of the {len(train):,} "
+            f"it learned from, and on {_right(rest, types)} of the {len(rest):,} without a "
+            "confident label, the hardest"
         )
     campus = next((space for space in counted if space.depth == 0), None)
     if campus and (follows := _follows(truth, campus.hours)) is not None:
