@@ -81,7 +81,7 @@ def trial(function: Function, rows: pa.Table, *, key_column: str, seed: int) -> 
         seconds = time.perf_counter() - begun
         faulty = np.flatnonzero(votes == FAULT)[:SHOWN_FAULTS]
         faults = [_fault(voting, rows, int(row), deadline) for row in faulty]
-    differing = _differing(function, rows, votes, key_column, random, deadline)
+    differing = _differing(function, rows, votes, key_column, random, deadline=deadline)
     return _summary(rows, votes, seconds, faults, differing)
 
 
@@ -137,6 +137,7 @@ def _differing(
     votes: Votes,
     key_column: str,
     random: np.random.Generator,
+    *,
     deadline: float,
 ) -> Differing | None:
     """Vote again, in a new process and another order; the first row that votes otherwise."""
