@@ -36,7 +36,7 @@ lint: $(VENV)/installed-dev  ## check style, types, import directions, settings 
 	$(RUN) manage.py makemigrations --check --dry-run
 
 bench: $(VENV)/installed-dev  ## measure speed (see benchmarks/)
-	@for each in runs materialize occupancy; do echo "== $$each"; $(RUN) benchmarks/$$each.py || exit 1; done
+	@for each in runs materialize labeling occupancy; do echo "== $$each"; $(RUN) benchmarks/$$each.py || exit 1; done
 
 # A file beside the environment remembers that its requirements are installed; a changed
 # requirements file, or a replaced interpreter, installs again.

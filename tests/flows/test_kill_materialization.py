@@ -20,7 +20,6 @@ from tippers.runs.models import Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ROWS = 1_500_000
 QUERY = "SELECT n, md5(n::text) AS word FROM generate_series(1, (SELECT count FROM size)) AS n"
 
 
@@ -41,8 +40,9 @@ def index(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     return Index.objects.create(c=concept, name="words", conn=conn, sql_query=QUERY)
 
 
+@pytest.mark.parametrize("rows", [1_500_000, pytest.param(5_000_000, marks=pytest.mark.faults)])
 def test_a_kill_leaves_the_former_version_and_another_worker_finishes(
-    index: Index, api: APIClient, tmp_path: Path
+    index: Index, api: APIClient, tmp_path: Path, rows: int
 ) -> None:
     def preview() -> tuple[int, str]:
         """Rows of the current version, and its last row in the first thousand."""
@@ -58,7 +58,7 @@ def test_a_kill_leaves_the_former_version_and_another_worker_finishes(
         until(lambda: succeeded(run))
         assert preview() == (3, three)
         with connection.cursor() as cursor:
-            cursor.execute("UPDATE size SET count = %s", [ROWS])
+            cursor.execute("UPDATE size SET count = %s", [rows])
         run = materialize.launch(index, None)
         until(lambda: any(path.stat().st_size > 2**20 for path in incoming.iterdir()))
         assert started(run)
@@ -69,12 +69,12 @@ def test_a_kill_leaves_the_former_version_and_another_worker_finishes(
     with worker(tmp_path / "log"):
         until(lambda: _taken_over(run))
         assert preview() == (3, three)
-        until(lambda: succeeded(run), 120)
-    assert preview() == (ROWS, thousand)
+        until(lambda: succeeded(run), 240)
+    assert preview() == (rows, thousand)
     assert (state(run).attempt, state(run).lost_workers) == (2, 1)
     table = index.table()
-    assert table.num_rows == ROWS
-    assert table["word"][-1].as_py() == _md5(ROWS)
+    assert table.num_rows == rows
+    assert table["word"][-1].as_py() == _md5(rows)
     # The two versions; what the killed worker wrote was never an object.
     assert len(list(storage.listed(""))) == 2
     assert len(list(incoming.iterdir())) == 1
