@@ -329,13 +329,13 @@ class SpaceViewSet(viewsets.GenericViewSet[Any]):
         """The spaces directly below."""
         return _many(spaces.children(int(space_id)))
 
-    @extend_schema(responses=SpaceSerializer(many=True))
+    @extend_schema(responses={200: SpaceSerializer(many=True), 409: None})  # no tree
     @action(detail=True)
     def subtree(self, request: Request, space_id: str) -> Response:
         """The space and all below it."""
         return _many(spaces.subtree(int(space_id)))
 
-    @extend_schema(responses=SpaceSerializer(many=True))
+    @extend_schema(responses={200: SpaceSerializer(many=True), 409: None})  # no tree
     @action(detail=True)
     def ancestors(self, request: Request, space_id: str) -> Response:
         """The spaces above, from the root down."""

@@ -72,6 +72,12 @@ def test_every_answer_has_the_references_names(world: World, get: Any) -> None:
     assert set(occupancy) == {
         "dataset_id", "space_id", "status", "completed_chunks", "total_chunks",
     }  # fmt: skip
+    progress = get("/occupancy/datasets/{dataset_id}/progress")
+    assert set(progress) == {
+        "dataset_id", "status", "done", "total", "failed", "provisional", "data_faults",
+        "total_spaces", "spaces",
+    }  # fmt: skip
+    assert len(progress["spaces"]) == progress["total_spaces"] == 7
     for path in ("/spaces", f"/spaces/{BUILDING}/children", f"/spaces/{FLOOR}/subtree"):
         spaces = get(path)
         assert spaces

@@ -121,11 +121,44 @@ def test_paged_lists_say_so(schema: Any) -> None:
         ("/concepts/{c_id}/catalog", "Catalog"),
         ("/concepts/{c_id}/snorkel/jobs/{job_id}/results", "SnorkelResults"),
         ("/concepts/{c_id}/classifiers/jobs/{job_id}/results", "ClassifierResults"),
+        ("/occupancy/datasets/{dataset_id}/results", "OccupancyResults"),
+        ("/occupancy/datasets/{dataset_id}/progress", "OccupancyProgress"),
     ],
 )
 def test_an_answer_that_is_an_object_is_shown_as_one(schema: Any, path: str, name: str) -> None:
     content = schema["paths"][path]["get"]["responses"]["200"]["content"]
     assert content["application/json"]["schema"] == {"$ref": f"#/components/schemas/{name}"}
+
+
+def test_occupancy_results_say_in_which_forms_they_come(schema: Any) -> None:
+    results = schema["paths"]["/occupancy/datasets/{dataset_id}/results"]["get"]
+    assert set(results["responses"]["200"]["content"]) == {
+        "application/json", "text/csv", "application/vnd.apache.parquet",
+    }  # fmt: skip
+    words = {
+        each["name"]: (each["schema"]["enum"], each["schema"].get("default"))
+        for each in results["parameters"]
+        if "enum" in each["schema"]
+    }
+    assert words == {
+        "order": (["interval_begin_time", "-interval_begin_time"], "interval_begin_time"),
+        "fill": (["zero"], None),
+        "format": (["json", "parquet", "csv"], "json"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "/occupancy/datasets"),
+        ("get", "/occupancy/datasets/{dataset_id}/results"),
+        ("get", "/occupancy/datasets/{dataset_id}/progress"),
+        ("get", "/spaces/{space_id}/subtree"),
+        ("get", "/spaces/{space_id}/ancestors"),
+    ],
+)
+def test_where_a_tree_is_walked_it_may_be_none(schema: Any, method: str, path: str) -> None:
+    assert "409" in schema["paths"][path][method]["responses"]
 
 
 @pytest.mark.parametrize("path", ["/concepts/x", "/nowhere", "/concepts/" + "9" * 5000])

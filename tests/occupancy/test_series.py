@@ -91,6 +91,17 @@ def test_a_dense_series_has_every_bin_of_the_range(api: APIClient, days: dict[st
     ]
 
 
+def test_a_complete_answer_has_the_reference_s_names_and_ours(
+    api: APIClient, days: dict[str, Any]
+) -> None:
+    found = results(api, days, "?limit=1")
+    assert list(found) == [
+        "dataset_id", "space_id", "status", "completed_chunks", "total_chunks", "provisional",
+        "data_faults", "row_count", "total_rows", "rows",
+    ]  # fmt: skip
+    assert list(found["rows"][0]) == ["interval_begin_time", "number_connections", "number_devices"]
+
+
 def test_the_total_stands_in_the_header_too(api: APIClient, days: dict[str, Any]) -> None:
     path = f"/occupancy/datasets/{days['dataset_id']}/results"
     assert api.get(f"{path}?limit=5&fill=zero")["X-Total-Count"] == "72"
@@ -123,7 +134,7 @@ def test_a_century_of_empty_bins_costs_a_page(
 
 
 def downloaded(api: APIClient, dataset: dict[str, Any], query: str) -> tuple[Any, bytes]:
-    response = api.get(f"/occupancy/datasets/{dataset['dataset_id']}/results?{query}")
+    response: Any = api.get(f"/occupancy/datasets/{dataset['dataset_id']}/results?{query}")
     assert response.status_code == 200, response.content
     return response, b"".join(response.streaming_content)
 
@@ -186,7 +197,7 @@ def test_a_word_that_is_none_of_the_words_names_the_field(
     api: APIClient, campus: SessionsDatabase, query: str, at_fault: str
 ) -> None:
     dataset = created(api, **JANUARY)
-    response = api.get(f"/occupancy/datasets/{dataset['dataset_id']}/results?{query}")
+    response: Any = api.get(f"/occupancy/datasets/{dataset['dataset_id']}/results?{query}")
     assert response.status_code == 400
     assert at_fault in body(response)["errors"]
 
