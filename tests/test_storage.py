@@ -1,5 +1,6 @@
 """Objects are whole or absent, on local files and on S3 alike."""
 
+import ctypes
 import hashlib
 import threading
 import tracemalloc
@@ -54,6 +55,14 @@ def test_many_objects_come_back_as_they_went() -> None:
     objects = {f"many/{number}": bytes([number]) * number for number in range(30)}
     storage.put_many(objects.items())
     assert {key: storage.read_bytes(key) for key in keys("many/")} == objects
+
+
+def test_many_objects_are_stored_where_the_system_has_no_syncfs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    storage.put_many([("one/a", b"1"), ("two/b", b"2")])
+    assert [storage.read_bytes(key) for key in ("one/a", "two/b")] == [b"1", b"2"]
 
 
 def test_of_many_that_fail_nothing_is_left_over(tmp_path: Path) -> None:
