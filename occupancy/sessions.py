@@ -106,7 +106,7 @@ def counted(
                    AND start_time < {_time(window.end)}
                  GROUP BY 1, 2
                 UNION ALL
-                SELECT space_id, place, {sums} FROM user_ap_trajectory,
+                SELECT space_id, place, {sums} FROM {_around(window)},
                        generate_series(greatest({home} + {step}, {_time(window.start)}),
                                        {until} - interval '1 microsecond', {step}) AS place
                  WHERE {_of(space_ids)} AND start_time < {_time(window.end)}
@@ -134,7 +134,7 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
 
     sql = f"""
         SELECT mac_address::text AS mac_address, space_id, start_time, end_time
-          FROM user_ap_trajectory t WHERE {_of(space_ids)} AND {_overlaps(window)}
+          FROM {_around(window)} WHERE {_of(space_ids)} AND {_overlaps(window)}
     """  # noqa: S608 - integers and times of ours
     with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
         code = pa.dictionary(pa.int32(), pa.string())
@@ -153,6 +153,21 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
 def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":
     with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
         return reader.read_all()
+
+
+def _around(window: Window) -> str:
+    """The sessions that may overlap the window, for FROM.
+
+    An index by start finds no session by its end, and so reads all that began before the window:
+    years of them. Nearly all are short, and one that began more than a day before is not; those
+    have an index of their own, `tippers.sessions.INDEXES`.
+    """
+    columns = "mac_address, space_id, start_time, end_time"
+    day_before = f"({_time(window.start)} - interval '1 day')"
+    return f"""(
+        SELECT {columns} FROM user_ap_trajectory WHERE start_time >= {day_before} UNION ALL
+        SELECT {columns} FROM user_ap_trajectory WHERE start_time < {day_before}
+           AND (end_time IS NULL OR end_time - start_time > interval '1 day')) AS t"""  # noqa: S608 - times of ours
 
 
 def _overlaps(window: Window) -> str:

@@ -47,13 +47,17 @@ CREATE TABLE IF NOT EXISTS user_ap_trajectory (
 """
 # Occupancy pulls a window of sessions for many spaces and needs nothing but these four columns:
 # with FREEZE below, the first index answers it without touching the table; the second finds when
-# the last session of each space ends, the fourth what lies in a space. Analysts' rules pull every
-# session of some devices.
+# the last session of each space ends, the third which of the few that last over a day reach into a
+# window, the last what lies in a space. Analysts' rules pull every session of some devices.
 INDEXES = {
     "user_ap_trajectory_space_start": (
         "user_ap_trajectory (space_id, start_time) INCLUDE (end_time, mac_address)"
     ),
     "user_ap_trajectory_space_end": "user_ap_trajectory (space_id, end_time)",
+    "user_ap_trajectory_long": (
+        "user_ap_trajectory (space_id, start_time) INCLUDE (end_time, mac_address)"
+        " WHERE end_time IS NULL OR end_time - start_time > interval '1 day'"
+    ),
     "user_ap_trajectory_mac": "user_ap_trajectory (mac_address)",
     "space_parent": "space (parent_space_id)",
 }
