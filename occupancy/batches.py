@@ -5,6 +5,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,11 +22,13 @@ from occupancy.models import OccupancySpaceChunk
 from occupancy.rollup import added_up
 from occupancy.tree import Ints
 from tippers.errors import CannotBeDone, Unavailable
+from tippers.partitions import Window
 from tippers.runs.claims import LostLease
 from tippers.runs.engine import RunHandle, Stopped
 
 # Then another run gets the slot, so that a large dataset never keeps a small job waiting.
 YIELD_AFTER_S = 20.0
+SLICE_SESSIONS = 500_000  # pulled and counted at once
 
 # What a chunk's file holds; times are UTC without a zone.
 SCHEMA = pa.schema(
@@ -226,7 +229,10 @@ def _made(run: RunHandle | _Limited, batch: Batch) -> list[Made]:
 
 
 def _binned(run: RunHandle | _Limited, batch: Batch, spaces: set[int]) -> Binned:
-    """The sessions of the spaces in the batch's window, counted; some at a time."""
+    """The sessions of the spaces in the batch's window, counted; some at a time.
+
+    While the ones are counted the server sends the next, so memory holds two slices.
+    """
     parents = {
         known.space_id: known.parent_space_id
         for known in batch.known
@@ -237,18 +243,36 @@ def _binned(run: RunHandle | _Limited, batch: Batch, spaces: set[int]) -> Binned
     slices = cut(
         batch.place.window,
         step=timedelta(seconds=interval),
-        parts=-(-expected // batch.sessions_at_once),
+        parts=-(-expected // min(SLICE_SESSIONS, batch.sessions_at_once)),
     )
     return joined(
         bin_sessions(
-            sessions.pulled(spaces, window, on_stop=run.on_stop),
+            table,
             window=window,
             interval_seconds=interval,
             now=batch.claimed_at,
             parents=parents,
         )
-        for window in slices
+        for window, table in _pulled_ahead(run, spaces, slices)
     )
+
+
+def _pulled_ahead(
+    run: RunHandle | _Limited, spaces: set[int], slices: Iterator[Window]
+) -> Iterator[tuple[Window, pa.Table]]:
+    """Each slice with its sessions, the next one on its way meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="pull") as puller:
+
+        def pull(window: Window) -> Future[pa.Table]:
+            return puller.submit(sessions.pulled, spaces, window, on_stop=run.on_stop)
+
+        window = next(slices)
+        coming = pull(window)
+        for following in slices:
+            table, coming = coming.result(), pull(following)
+            yield window, table
+            window = following
+        yield window, coming.result()
 
 
 def _with_all_below(space_ids: list[int], below: Mapping[int | None, list[Known]]) -> set[int]:
