@@ -101,13 +101,17 @@ def plan(
     """
     ids = planned.space_ids.tolist()
     numbers = planned.windows.tolist()
+    # Once each: a window's text is the same for a hundred thousand spaces.
+    starts = [window.start.isoformat() for window in windows]
+    ends = [window.end.isoformat() for window in windows]
+    source, derived = SOURCE.value, DERIVED.value
     columns = [
         ids,
         [parents.get(space_id) for space_id in ids],
-        [DERIVED.value if derived else SOURCE.value for derived in planned.derived],
+        [derived if is_derived else source for is_derived in planned.derived],
         planned.sessions.tolist(),
-        [windows[number].start.isoformat() for number in numbers],
-        [windows[number].end.isoformat() for number in numbers],
+        [starts[number] for number in numbers],
+        [ends[number] for number in numbers],
         planned.fingerprints,
     ]
     place = [interval_seconds, windows[0].start, windows[-1].end, windows[0].width]

@@ -15,7 +15,7 @@ from tippers.partitions import Window, aligned_windows
 from tippers.runs.claims import Clock
 from tippers.runs.engine import RunHandle
 
-# Chunks whose rows are written by one statement, in which nobody else claims anything: some two
+# Chunks whose rows are written by one statement, in which nobody else claims anything: a few
 # seconds. Twelve million at once would be two gigabytes of text, and the server takes one.
 PLANNED_AT_ONCE = 200_000
 
