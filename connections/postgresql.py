@@ -5,8 +5,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from functools import partial
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -45,6 +45,11 @@ _REFUSED_TYPES = {
     "bytea": "encode({0}, 'hex')",
     "record": "to_json({0}), or its parts one by one",
 }
+# Types that Arrow has, as the driver hands them over; whatever else there is becomes text.
+_ARROW_HAS = {
+    "bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "name", "char",
+    "date", "time", "timestamp", "timestamptz",
+}  # fmt: skip
 _CASTS = {
     "numeric": "{0}::float8",
     "oid": "{0}::int8",
@@ -131,36 +136,13 @@ def stream(
     index_table: IndexTable | None,
 ) -> "Iterator[pa.RecordBatchReader]":
     """See `query.stream`."""
-    # ADBC takes a URI and nothing else; with every part percent-encoded libpq never gets to
-    # complain about (and quote) a part of it.
-    uri = f"postgresql://?{urlencode(_parameters(target), quote_via=quote)}"
-    attempt = partial(
-        _streamed, target, uri, sql, timeout_s=timeout_s, on_stop=on_stop, index_table=index_table
-    )
-    with ExitStack() as stack:
-        try:
-            reader = stack.enter_context(attempt())
-        except _NewTypeError:
-            _forget(uri)
-            reader = stack.enter_context(attempt())
-        yield reader
-
-
-@contextmanager
-def _streamed(
-    target: Target,
-    uri: str,
-    sql: str,
-    *,
-    timeout_s: float,
-    on_stop: Callable[[Callable[[], None]], AbstractContextManager[None]],
-    index_table: IndexTable | None,
-) -> "Iterator[pa.RecordBatchReader]":
     import pyarrow as pa
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import StatementOptions
 
-    is_known = _is_known(uri)
+    # ADBC takes a URI and nothing else; with every part percent-encoded libpq never gets to
+    # complain about (and quote) a part of it.
+    uri = f"postgresql://?{urlencode(_parameters(target), quote_via=quote)}"
     try:
         connection = _connected(uri)
     except Error as error:
@@ -176,26 +158,24 @@ def _streamed(
                     sql = _with_table(connection, cursor, sql, index_table, timeout_s)
                 cursor.adbc_statement.set_options(**{batch_bytes: str(BATCH_BYTES)})
                 cursor.execute(_settings(timeout_s))
-                described = cursor.adbc_execute_schema(sql)
-            if is_known and any(_type_name(field).startswith(_UNNAMED) for field in described):
-                raise _NewTypeError
-            if not len(described):
+                names = cursor.adbc_execute_schema(sql).names
+                types = _declared(cursor, sql, len(names)) if names else []
+            if not names:
                 raise QueryFailed("The query returns no columns.", field="sql_query")
-            wrapped, casts = _with_castings(sql, described)
+            casts = [each.cast(name) for name, each in zip(names, types, strict=True)]
+            wrapped = _with_castings(sql, names, casts)
             with explain:
                 cursor.execute(wrapped)
                 source = cursor.fetch_record_batch()
             schema = pa.schema(
                 [
-                    pa.field(old.name, new.type, metadata=_source_type(old, cast))
-                    for old, new, cast in zip(described, source.schema, casts, strict=True)
+                    pa.field(name, new.type, metadata=each.metadata if cast else None)
+                    for name, new, each, cast in zip(
+                        names, source.schema, types, casts, strict=True
+                    )
                 ]
             )
             yield pa.RecordBatchReader.from_batches(schema, _batches(source, schema, explain))
-
-
-class _NewTypeError(Exception):
-    """The query returns a type that was created after the driver read the catalogue."""
 
 
 # The driver reads the whole catalogue of types and columns for each `connect`: 60 ms of processor
@@ -297,59 +277,76 @@ def _check_times(batch: "pa.RecordBatch", schema: "pa.Schema") -> None:
             )
 
 
-def _with_castings(sql: str, described: "pa.Schema") -> tuple[str, list[str | None]]:
-    """The query with the columns that Arrow has no type for cast by the server, and the casts.
+@dataclass(frozen=True)
+class _Type:
+    """The server's type of a column: the name of it, or of its elements if it is an array."""
 
-    `described` is what the server says the query returns, before it runs.
-    """
-    casts = [_cast(field.name, field) for field in described]
-    if not any(casts):
-        return sql, casts
-    columns = [
-        f"{(cast or '{0}').format(f'c{number}')} AS {_quoted(field.name)}"
-        for number, (field, cast) in enumerate(zip(described, casts, strict=True))
-    ]
-    names = ", ".join(f"c{number}" for number in range(len(casts)))
-    # The line break ends a comment that the query may end with.
-    return f"SELECT {', '.join(columns)} FROM ({sql}\n) AS q({names})", casts  # noqa: S608 - the query is what was described; names are quoted
+    name: str
+    is_array: bool
+    is_composite: bool
+    is_everywhere: bool  # in every database, so that the name alone says which it is
 
-
-def _cast(column: str, field: "pa.Field") -> str | None:
-    """How to select a described column; None for one that is well as it is."""
-    import pyarrow as pa
-
-    name = _type_name(field)
-    if isinstance(field.type, pa.ListType):
-        item = pa.field(column, field.type.value_type, metadata={_TYPE: name.removeprefix("_")})
-        if (cast := _cast(column, item)) is None:
+    def cast(self, column: str) -> str | None:
+        """How to select a column of the type; None for one that is well as it is."""
+        if self.name in _REFUSED_TYPES or self.is_composite:
+            instead = _REFUSED_TYPES.get(self.name, _REFUSED_TYPES["record"]).format(column)
+            raise QueryFailed(
+                f"The column {column} has the type {self.name}, which a result cannot keep; "
+                f"write {instead}.",
+                field="sql_query",
+            )
+        if self.name in _ARROW_HAS:
             return None
+        cast = _CASTS.get(self.name, "{0}::text")
+        if not self.is_array:
+            return cast
         return f"{cast}[]" if "::" in cast else "{0}::text[]"
-    if name in _REFUSED_TYPES or isinstance(field.type, pa.StructType):
-        instead = _REFUSED_TYPES.get(name, _REFUSED_TYPES["record"]).format(column)
-        raise QueryFailed(
-            f"The column {column} has the type {name}, which a result cannot keep; "
-            f"write {instead}.",
-            field="sql_query",
-        )
-    if name in _CASTS:
-        return _CASTS[name]
-    return "{0}::text" if isinstance(field.type, pa.BaseExtensionType) else None
+
+    @property
+    def metadata(self) -> dict[bytes, bytes] | None:
+        """What a column that was cast says it was before."""
+        name = f"_{self.name}" if self.is_array else self.name
+        return {b"source_type": name.encode()} if self.is_everywhere else None
 
 
-_TYPE = b"POSTGRESQL:type"
-_UNNAMED = "unnamed<"  # a type that the driver did not see when it read the catalogue
+def _declared(cursor: Any, sql: str, columns: int) -> list[_Type]:
+    """The types of the query's columns, which is planned for it and not run.
+
+    The driver knows them only as far as Arrow does: to it money is a whole number.
+    """
+    numbers = range(columns)
+    names = ", ".join(f"c{number}" for number in numbers)
+    cursor.execute(
+        f"""
+        SELECT coalesce(item.typname, base.typname, t.typname)::text, item.oid IS NOT NULL,
+               coalesce(item.typtype, base.typtype, t.typtype) = 'c',
+               coalesce(item.typnamespace, base.typnamespace, t.typnamespace)
+                 = 'pg_catalog'::regnamespace
+          FROM (SELECT ARRAY[{", ".join(f"pg_typeof(c{number})::oid" for number in numbers)}] AS oids
+                  FROM (SELECT) AS one LEFT JOIN
+                       (SELECT * FROM ({sql}\n) AS q({names}) LIMIT 0) AS q ON true) AS declared,
+               unnest(oids) WITH ORDINALITY AS o(oid, number)
+          JOIN pg_catalog.pg_type t ON t.oid = o.oid
+          LEFT JOIN pg_catalog.pg_type base ON base.oid = nullif(t.typbasetype, 0)
+          LEFT JOIN pg_catalog.pg_type item
+            ON item.oid = nullif(t.typelem, 0) AND t.typcategory = 'A'
+         ORDER BY number
+        """  # noqa: S608 - the query is what was judged; the rest is ours
+    )
+    return [_Type(*row) for row in cursor.fetchall()]
 
 
-def _type_name(field: "pa.Field") -> str:
-    name: bytes = (field.metadata or {}).get(_TYPE, b"")
-    return name.decode()
-
-
-def _source_type(field: "pa.Field", cast: str | None) -> dict[bytes, bytes] | None:
-    """What a column was before it was cast, if the server told its name."""
-    name = _type_name(field)
-    known = cast is not None and not name.startswith(_UNNAMED)
-    return {b"source_type": name.encode()} if known else None
+def _with_castings(sql: str, names: Sequence[str], casts: Sequence[str | None]) -> str:
+    """The query with the columns that Arrow has no type for cast by the server."""
+    if not any(casts):
+        return sql
+    columns = [
+        f"{(cast or '{0}').format(f'c{number}')} AS {_quoted(name)}"
+        for number, (name, cast) in enumerate(zip(names, casts, strict=True))
+    ]
+    inner = ", ".join(f"c{number}" for number in range(len(casts)))
+    # The line break ends a comment that the query may end with.
+    return f"SELECT {', '.join(columns)} FROM ({sql}\n) AS q({inner})"  # noqa: S608 - the query is what was described; names are quoted
 
 
 def _quoted(name: str) -> str:
@@ -422,7 +419,8 @@ class _Explaining:
                 f"The query took longer than {self.timeout_s:g} seconds and was stopped.",
                 field="sql_query",
             )
-        if state.startswith(_TRANSIENT) or not self._is_alive():
+        is_over = re.search(r"\b(FATAL|PANIC):", text)  # the server ends the connection with it
+        if state.startswith(_TRANSIENT) or is_over or not self._is_alive():
             return DatabaseDown(f"The database {self.target.database} broke off: {said}")
         return QueryFailed(f"The database says: {said}", field="sql_query")
 
