@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from django.db import OperationalError
 
 from occupancy import chunks, datasets, sessions
 from occupancy.binning import Binned, Bins, bin_sessions, cut, joined
+from occupancy.chunk_files import as_parquet, table_of, tables_of
 from occupancy.chunks import Batch, Known, Made
 from occupancy.models import OccupancySpaceChunk
 from occupancy.rollup import added_up
-from occupancy.tree import Ints
 from tippers.errors import CannotBeDone, Unavailable
 from tippers.partitions import Window
 from tippers.runs.claims import LostLease
@@ -29,15 +27,6 @@ from tippers.runs.engine import RunHandle, Stopped
 # Then another run gets the slot, so that a large dataset never keeps a small job waiting.
 YIELD_AFTER_S = 20.0
 SLICE_SESSIONS = 500_000  # pulled and counted at once
-
-# What a chunk's file holds; times are UTC without a zone.
-SCHEMA = pa.schema(
-    [
-        ("interval_begin_time", pa.timestamp("us")),
-        ("number_connections", pa.int64()),
-        ("number_devices", pa.int64()),
-    ]
-)
 
 
 def drain(run: RunHandle) -> None:
@@ -198,19 +187,19 @@ def _made(run: RunHandle | _Limited, batch: Batch) -> list[Made]:
     parts = _stored_below(batch.held, below)  # before the long pull: a file may be lost
     binned = _binned(run, batch, _with_all_below([chunk.space_id for chunk in batch.held], below))
     settled = chunks.is_settled(batch.place.window, batch.claimed_at)
-    lone = _tables({chunk.space_id for chunk in batch.held if not below[chunk.space_id]}, binned)
+    lone = tables_of({chunk.space_id for chunk in batch.held if not below[chunk.space_id]}, binned)
     made = []
     for chunk in batch.held:
         parts_below = [parts[known.space_id] for known in below[chunk.space_id]]
         connections = binned.connections.get(chunk.space_id, Bins.none())
         if parts_below:
             connections = added_up([connections, *(part.connections for part in parts_below)])
-            table = _table(connections, binned.devices.get(chunk.space_id, Bins.none()))
+            table = table_of(connections, binned.devices.get(chunk.space_id, Bins.none()))
         else:
             table = lone[chunk.space_id]
         new = Made(
             chunk=chunk,
-            data=_as_parquet(table),
+            data=as_parquet(table),
             rows=table.num_rows,
             inputs_hash=chunks.inputs_hash(
                 (part.space_id, part.content_hash) for part in parts_below
@@ -307,51 +296,3 @@ def _stored_below(
             chunk.space_id, connections, chunk.content_hash or "", chunk.provisional
         )
     return parts
-
-
-def _tables(space_ids: set[int], binned: Binned) -> dict[int, pa.Table]:
-    """The tables of spaces with nothing below them, as slices of one: both counts are the same.
-
-    Making thousands of tables one by one takes as long as writing them.
-    """
-    bins = {space_id: binned.connections.get(space_id, Bins.none()) for space_id in space_ids}
-    together = Bins.joined([Bins.none(), *bins.values()])
-    table = _table(together, together)
-    tables, low = {}, 0
-    for space_id, each in bins.items():
-        tables[space_id] = table.slice(low, len(each.begin))
-        low += len(each.begin)
-    return tables
-
-
-def _table(connections: Bins, devices: Bins) -> pa.Table:
-    """The file's table; a bin that one of the two lacks counts 0 there."""
-    begin = connections.begin
-    columns = [connections.count, devices.count]
-    if not np.array_equal(begin, devices.begin):
-        begin = np.union1d(connections.begin, devices.begin)
-        columns = [_filled(begin, bins) for bins in (connections, devices)]
-    times = (begin * 1_000_000).view("datetime64[us]")
-    return pa.Table.from_arrays([pa.array(times), *map(pa.array, columns)], schema=SCHEMA)
-
-
-def _filled(begin: Ints, bins: Bins) -> Ints:
-    counts = np.zeros(len(begin), dtype=np.int64)
-    counts[np.searchsorted(begin, bins.begin)] = bins.count
-    return counts
-
-
-def _as_parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="snappy",
-        # A dictionary of times that are all distinct would only make the small file larger, and
-        # nobody skips a part of it by statistics; Parquet's own schema says all that Arrow's does.
-        use_dictionary=False,
-        write_statistics=False,
-        store_schema=False,
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data

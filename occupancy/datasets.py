@@ -457,7 +457,7 @@ def settle() -> None:
 
 def _complete(dataset: OccupancyDataset) -> None:
     from concepts.column_stats import ColumnStats
-    from occupancy.batches import SCHEMA
+    from occupancy.chunk_files import SCHEMA
 
     root = _all_chunks(dataset).filter(space_id=dataset.root_space_id, status=Status.COMPLETED)
     series = Series(dataset, list(root))

@@ -39,7 +39,7 @@ class _Part:
 class Series:
     """The rows whose bin overlaps the dataset's range, from a space's chunks, all complete.
 
-    Tables are of `batches.SCHEMA`. Where a file is lost, `chunks.Lost` names all that are.
+    Tables are of `chunk_files.SCHEMA`. Where a file is lost, `chunks.Lost` names all that are.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def as_file(tables: "Iterable[pa.Table]", file_format: str) -> IO[bytes]:
     """The tables of a series as a CSV or Parquet file; CSV has the times as JSON has them."""
     import pyarrow as pa
 
-    from occupancy.batches import SCHEMA
+    from occupancy.chunk_files import SCHEMA
 
     if file_format == "csv":
         text = SCHEMA.set(0, pa.field(SCHEMA.names[0], pa.string()))
@@ -174,7 +174,7 @@ def _filled(bins: range, chunk: OccupancySpaceChunk | None) -> "pa.Table":
     import numpy as np
     import pyarrow as pa
 
-    from occupancy.batches import SCHEMA
+    from occupancy.chunk_files import SCHEMA
 
     columns = np.zeros((len(SCHEMA.names), len(bins)), dtype=np.int64)
     columns[0] = np.arange(bins.start, bins.stop, bins.step)
