@@ -142,7 +142,8 @@ def publish(
 ) -> None:
     """End the run and make the object `key` the asset's product, made from `inputs`.
 
-    `stats` has seen its rows. `confirm` is called while the asset is locked and raises CannotBeDone if it must not be.
+    `stats` has seen its rows. `confirm` is called while the asset is locked and raises CannotBeDone
+    if it must not be.
     """
     columns = stats.found()
     with discarded_unless_current(key), run.finishing():

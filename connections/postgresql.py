@@ -195,7 +195,7 @@ def _is_known(uri: str) -> bool:
 
 def _forget(uri: str) -> None:
     with _origins_lock:
-        if uri in _origins:  # another thread may have met the same new type
+        if uri in _origins:
             _origins.pop(uri)[1].close()
 
 
@@ -332,7 +332,7 @@ def _declared(cursor: Any, sql: str, columns: int) -> list[_Type]:
           JOIN pg_catalog.pg_type t ON t.oid = o.oid
           LEFT JOIN pg_catalog.pg_type base ON base.oid = nullif(t.typbasetype, 0)
           LEFT JOIN pg_catalog.pg_type item
-            ON item.oid = nullif(t.typelem, 0) AND t.typcategory = 'A'
+            ON item.oid = nullif(coalesce(base.typelem, t.typelem), 0) AND t.typcategory = 'A'
          ORDER BY number
         """  # noqa: S608 - the query is what was judged; the rest is ours
     )

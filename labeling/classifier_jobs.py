@@ -10,9 +10,10 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from concepts.models import Concept, Feature
+from labeling import result_pages
 from labeling.label_jobs import not_yet
 from labeling.models import ABSTAIN, ClassifierJob, Model, SnorkelJob
-from labeling.result_pages import Choice, as_parquet, csv_parts, page
+from labeling.result_pages import Choice, as_parquet, page
 from labeling.result_pages import predictions as shown
 from tippers import storage
 from tippers.errors import CannotBeDone, NotPossibleNow
@@ -288,7 +289,7 @@ def download(job: ClassifierJob, file_format: str) -> "IO[bytes] | Generator[byt
     if job.predictions_path is None:
         raise NotPossibleNow(_no_predictions(job))
     key = storage.key_of(job.predictions_path)
-    return csv_parts(key) if file_format == "csv" else storage.open_bytes(key)
+    return result_pages.download(key, file_format)
 
 
 def _no_predictions(job: ClassifierJob) -> str:

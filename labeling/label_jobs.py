@@ -8,10 +8,11 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from concepts.models import Concept, ConceptValue, Index, Rule
+from labeling import result_pages
 from labeling.functions import judge
 from labeling.models import ABSTAIN, LabelingFunction, OutputType, SnorkelJob
 from labeling.policy import CodeRefused
-from labeling.result_pages import Choice, as_parquet, csv_parts, page, predictions
+from labeling.result_pages import Choice, as_parquet, page, predictions
 from tippers import storage
 from tippers.errors import CannotBeDone, NotPossibleNow
 from tippers.runs import engine
@@ -163,7 +164,7 @@ def download(job: SnorkelJob, file_format: str) -> "IO[bytes] | Generator[bytes]
     if not job.is_completed or job.result_path is None:
         raise NotPossibleNow(str(not_yet(job.job_id, job.status, job.error_message)["message"]))
     key = storage.key_of(job.result_path)
-    return csv_parts(key) if file_format == "csv" else storage.open_bytes(key)
+    return result_pages.download(key, file_format)
 
 
 def not_yet(job_id: int, status: str, error: str | None) -> dict[str, Any]:
@@ -350,6 +351,3 @@ def _analysis(cast: "Cast", found: "FunctionAnalysis") -> dict[str, Any]:
         "faults": cast.faults,
         "first_fault": cast.first_fault or None,
     }
-
-
-__all__ = ["SEED", "launch", "not_yet", "results", "train"]

@@ -7,8 +7,9 @@ a page costs little. There may be `prob_class_0...` and more.
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from labeling.models import ABSTAIN
 from tippers import downloads, storage
 from tippers.errors import CannotBeDone
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ABSTAIN = -1
 ROW_GROUP_ROWS = 20_000
 PROBABILITY = "prob_class_"
 ORDERS = ("confidence", "-confidence")
@@ -97,12 +97,14 @@ def predictions(rows: "pa.Table", names: Mapping[int, str]) -> list[dict[str, An
     return shown
 
 
-def csv_parts(key: str) -> Generator[bytes]:
-    """The file as CSV, a row group at a time.
+def download(key: str, file_format: str) -> IO[bytes] | Generator[bytes]:
+    """The stored Parquet file, or its rows as CSV, a row group at a time.
 
     It is opened here and now, so that one that is missing is known before an answer begins.
     """
-    return _csv_parts(storage.open_parquet(key))
+    return (
+        _csv_parts(storage.open_parquet(key)) if file_format == "csv" else storage.open_bytes(key)
+    )
 
 
 def _csv_parts(file: "pq.ParquetFile") -> Generator[bytes]:

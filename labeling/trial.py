@@ -152,6 +152,3 @@ def _differing(
         return None
     row = int(differ[0])
     return Differing(row, _vote(votes[row]), _vote(again[row]))
-
-
-__all__ = ["MOST_ROWS", "Differing", "RowFault", "Trial", "trial"]

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from concepts.models import Feature
 from labeling import classifier_jobs
-from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
+from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct, validated
 from labeling.api.jobs import (
     CHOICE_PARAMETERS,
     DOWNLOADS,
@@ -71,9 +71,7 @@ class ClassifierRunSerializer(Serializer):
     config = ClassifierOptionsSerializer(default=dict)
 
     def validate_config(self, said: dict[str, Any]) -> dict[str, Any]:
-        options = ClassifierOptionsSerializer(data=said)
-        options.is_valid(raise_exception=True)
-        return dict(options.validated_data)
+        return validated(ClassifierOptionsSerializer, said)
 
 
 class FilteringStatsSerializer(serializers.Serializer[Any]):

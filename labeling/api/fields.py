@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
+from rest_framework import serializers
 
 from tippers.api import IdField
 
@@ -21,6 +22,15 @@ class OfThisConcept(IdField):
     def get_queryset(self) -> QuerySet[Any]:
         objects: QuerySet[Any] = super().get_queryset()  # type: ignore[assignment]  # given at declaration
         return objects.filter(c_id=self.context["view"].kwargs["c_id"])
+
+
+def validated(
+    serializer: type[serializers.Serializer[Any]], said: dict[str, Any]
+) -> dict[str, Any]:
+    """Options as the serializer has them: a default is not validated, and so would hold no values."""
+    options = serializer(data=said)
+    options.is_valid(raise_exception=True)
+    return dict(options.validated_data)
 
 
 def distinct(objects: list[Any]) -> list[Any]:

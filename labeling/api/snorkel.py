@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from concepts.models import Index, Rule
 from labeling import label_jobs
-from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct
+from labeling.api.fields import MOST_ROWS, OfThisConcept, distinct, validated
 from labeling.api.jobs import (
     CHOICE_PARAMETERS,
     DOWNLOADS,
@@ -81,10 +81,7 @@ class SnorkelRunSerializer(Serializer):
     snorkel = SnorkelOptionsSerializer(default=dict)
 
     def validate_snorkel(self, said: dict[str, Any]) -> dict[str, Any]:
-        # A default is not validated by REST framework, and so would hold no values.
-        options = SnorkelOptionsSerializer(data=said)
-        options.is_valid(raise_exception=True)
-        return dict(options.validated_data)
+        return validated(SnorkelOptionsSerializer, said)
 
 
 class PredictionSerializer(serializers.Serializer[Any]):

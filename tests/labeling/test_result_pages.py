@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from labeling import result_pages
-from labeling.result_pages import Choice, as_parquet, csv_parts, page, predictions
+from labeling.result_pages import Choice, as_parquet, download, page, predictions
 from tippers import storage
 from tippers.errors import CannotBeDone
 from tippers.storage import NotStored
@@ -80,7 +80,7 @@ def test_predictions_are_shown_with_names_and_probabilities(stored: list[dict[st
 
 
 def test_csv_comes_a_row_group_at_a_time_under_one_header(stored: list[dict[str, Any]]) -> None:
-    parts = list(csv_parts(KEY))
+    parts = list(download(KEY, "csv"))
     assert len(parts) == 1 + -(-ROWS // 50)
     read = list(csv.DictReader(io.StringIO(b"".join(parts).decode(), newline="")))
     texts = [
@@ -99,12 +99,12 @@ def test_a_file_without_rows_has_pages_and_a_header() -> None:
     for choice in (Choice(), Choice(order="confidence", min_confidence=0.5)):
         found = page(KEY, choice, skip=0, limit=10)
         assert (found.total, found.rows.num_rows) == (0, 0)
-    assert b"".join(csv_parts(KEY)) == b'"sample_id","predicted_label","confidence"\n'
+    assert b"".join(download(KEY, "csv")) == b'"sample_id","predicted_label","confidence"\n'
 
 
 def test_what_is_missing_is_known_before_an_answer_begins() -> None:
     with pytest.raises(NotStored):
-        csv_parts("snorkel_results/job_1/no.parquet")
+        download("snorkel_results/job_1/no.parquet", "csv")
 
 
 def test_a_class_that_is_never_predicted_is_refused_with_those_that_are() -> None:
