@@ -136,8 +136,9 @@ def stream(
     timeout_s: float,
     on_stop: Callable[[Callable[[], None]], AbstractContextManager[None]],
     index_table: IndexTable | None,
+    keep_bytes: bool = False,
 ) -> "Iterator[pa.RecordBatchReader]":
-    """See `query.stream`."""
+    """See `query.stream`, and `query.packed` for `keep_bytes`."""
     import pyarrow as pa
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import StatementOptions
@@ -164,7 +165,10 @@ def stream(
                 types = _declared(cursor, sql, len(names)) if names else []
             if not names:
                 raise QueryFailed("The query returns no columns.", field="sql_query")
-            casts = [each.cast(name) for name, each in zip(names, types, strict=True)]
+            casts = [
+                None if keep_bytes and each.is_bytes else each.cast(name)
+                for name, each in zip(names, types, strict=True)
+            ]
             wrapped = _with_castings(sql, names, casts)
             with explain:
                 cursor.execute(wrapped)
@@ -304,6 +308,10 @@ class _Type:
         if not self.is_array:
             return cast
         return f"{cast}[]" if "::" in cast else "{0}::text[]"
+
+    @property
+    def is_bytes(self) -> bool:
+        return self.name == "bytea" and not self.is_array
 
     @property
     def metadata(self) -> dict[bytes, bytes] | None:

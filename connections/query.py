@@ -29,6 +29,7 @@ __all__ = [
     "Target",
     "existing_names",
     "fetch",
+    "packed",
     "stream",
     "test",
 ]
@@ -94,6 +95,18 @@ def stream(
         index_table=index_table,
     ) as reader:
         yield pa.RecordBatchReader.from_batches(reader.schema, _bounded(reader))
+
+
+def packed(target: Target, sql: str, *, timeout_s: float, on_stop: OnStop) -> "pa.Table":
+    """The whole result of a statement of ours on PostgreSQL, which packs much into few bytea.
+
+    The driver takes half a microsecond for each value of each row; what the server has gathered
+    (`string_agg(int8send(x), '')`) arrives as one value, at the cost of a copy, for NumPy to read.
+    """
+    with postgresql.stream(
+        target, sql, timeout_s=timeout_s, on_stop=on_stop, index_table=None, keep_bytes=True
+    ) as reader:
+        return reader.read_all()
 
 
 def fetch(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from django.db import OperationalError
 
 from occupancy import chunks, datasets, sessions
-from occupancy.binning import Binned, Bins, bin_sessions, cut, joined
+from occupancy.binning import Binned, Bins, bin_sessions, cut
 from occupancy.chunk_files import as_parquet, table_of, tables_of
 from occupancy.chunks import Batch, Known, Made
 from occupancy.models import OccupancySpaceChunk
@@ -222,27 +222,22 @@ def _binned(run: RunHandle | _Limited, batch: Batch, spaces: set[int]) -> Binned
 
     While the ones are counted the server sends the next, so memory holds two slices.
     """
-    parents = {
-        known.space_id: known.parent_space_id
-        for known in batch.known
-        if known.space_id in spaces and known.parent_space_id in spaces
-    }
-    expected = sum(known.sessions for known in batch.known if known.space_id in spaces)
+    here = {known.space_id: known for known in batch.known if known.space_id in spaces}
     interval = batch.place.interval_seconds
+    expected = sum(known.sessions for known in here.values())
     slices = cut(
         batch.place.window,
         step=timedelta(seconds=interval),
         parts=-(-expected // min(SLICE_SESSIONS, batch.sessions_at_once)),
     )
-    return joined(
-        bin_sessions(
-            table,
-            window=window,
-            interval_seconds=interval,
-            now=batch.claimed_at,
-            parents=parents,
-        )
-        for window, table in _pulled_ahead(run, spaces, slices)
+    return bin_sessions(
+        _pulled_ahead(run, spaces, slices),
+        interval_seconds=interval,
+        now=batch.claimed_at,
+        parents={
+            space_id: known.parent_space_id if known.parent_space_id in here else None
+            for space_id, known in here.items()
+        },
     )
 
 

@@ -10,7 +10,6 @@ do over slices of time cut at bin edges; so one pass gives every room and every 
 a window with too many cells for memory is taken slice by slice.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,65 +55,56 @@ class Binned:
     """What a pile of sessions says about one window.
 
     `connections` has the distinct devices per bin of each space that has sessions of its own;
-    `devices` those of each space with all that lies below it. `faults` and `open_sessions` are
-    numbers of sessions per space (only spaces that have some).
+    `devices` those of each space with all that lies below it. `faults` are numbers of sessions per
+    space (only spaces that have some); `open_sessions` the spaces in which a session is still open.
     """
 
     connections: dict[int, Bins]
     devices: dict[int, Bins]
     faults: dict[int, int]
-    open_sessions: dict[int, int]
+    open_sessions: set[int]
 
 
 def bin_sessions(
-    sessions: pa.Table,
+    slices: Iterable[tuple[Window, pa.Table]],
     *,
-    window: Window,
     interval_seconds: int,
     now: datetime,
     parents: Mapping[int, int | None],
 ) -> Binned:
-    """Count distinct devices per bin of `window`.
+    """Count distinct devices per bin of the slices' windows, which follow each other in time.
 
-    `sessions` has the columns mac_address (text, or numbers in its place), space_id (integer),
-    start_time and end_time (timestamps in UTC with or without a zone; a null end is an open
-    session). A row without a device, a space or a start says nothing and is passed over; sessions
-    outside the window do no harm. `parents` says which space lies in which; one that it does not
-    name, or names with None, has no space above it. Raises ValueError when the parents run in a
-    circle, when `interval_seconds` does not divide the window, or when spaces, bins and devices
-    together are more than an int64 can number.
+    A slice's table has the sessions that overlap its window, and perhaps others, in the columns
+    mac_address (text), space_id (integer), start_time and end_time (timestamps in UTC with or
+    without a zone; a null end is an open session). A row without a device, a space or a start says
+    nothing and is passed over. `parents` names every space with the one above it, or None. Raises
+    ValueError when it does not, when the parents run in a circle, when `interval_seconds` does not
+    divide a window, or when spaces, bins and devices together are more than an int64 can number.
     """
-    sessions = _said(sessions)
-    space_ids = _integers(sessions["space_id"])
-    start = _microseconds(sessions["start_time"])
-    still_open = sessions["end_time"].is_null().to_numpy()
-    until_now = (now - EPOCH) // ONE_MICROSECOND
-    end = np.where(still_open, until_now, _microseconds(sessions["end_time"]))
-    faulty = ~still_open & (end < start)
-    not_begun = still_open & (start >= end)
-    counts = ~(faulty | not_begun)
-
-    grid = _Grid(window, interval_seconds)
-    tree = Tree.of(np.unique(space_ids).tolist(), parents)
-    first, last = grid.reach(start[counts], end[counts])
-    presence = _Presence(
-        space=tree.codes(space_ids[counts]),
-        device=_codes(sessions["mac_address"])[counts],
-        first=first,
-        last=last,
-    )
-    packing = _Packing.of(presence, spaces=len(tree.ids), bins=grid.bins)
-    own: list[Ints] = []
-    subtree: list[Ints] = []
-    for bins in _slices(presence, grid.bins):
-        cells = packing.cells(presence, bins)
-        own.append(cells)
-        subtree.append(_with_ancestors(cells, packing, tree))
+    tree = Tree.of(parents, parents)
+    own: list[_Counts] = []
+    subtree: list[_Counts] = []
+    faults = np.zeros(len(tree.ids), dtype=np.int64)
+    still_open = np.zeros(len(tree.ids), dtype=np.int64)
+    for window, sessions in slices:
+        grid = _Grid(window, interval_seconds)
+        read = _Read.of(sessions, grid, tree, now)
+        faults += np.bincount(read.faults, minlength=len(tree.ids))
+        still_open += np.bincount(read.open_sessions, minlength=len(tree.ids))
+        packing = _Packing.of(read.presence, spaces=len(tree.ids), bins=grid.bins)
+        for bins in _slices(read.presence, grid.bins):
+            cells = packing.cells(read.presence, bins)
+            own.append(_Counts.of(_with_something_below(cells, packing, tree), packing, grid))
+            subtree.append(_Counts.of(_with_ancestors(cells, packing, tree), packing, grid))
+    devices = _by_space(subtree, tree.ids)
+    # Where nothing lies below, the two are the same.
+    above = set(tree.ids[tree.inner].tolist())
+    alone = {space_id: bins for space_id, bins in devices.items() if space_id not in above}
     return Binned(
-        connections=_by_space(own, packing, tree.ids, grid),
-        devices=_by_space(subtree, packing, tree.ids, grid),
-        faults=_tally(space_ids[faulty]),
-        open_sessions=_tally(space_ids[still_open & ~not_begun]),
+        connections=alone | _by_space(own, tree.ids),
+        devices=devices,
+        faults={int(tree.ids[code]): int(faults[code]) for code in np.flatnonzero(faults)},
+        open_sessions=set(tree.ids[np.flatnonzero(still_open)].tolist()),
     )
 
 
@@ -128,30 +118,6 @@ def cut(window: Window, *, step: timedelta, parts: int) -> Iterator[Window]:
     while begin < window.end:
         yield Window(begin, min(begin + width, window.end))
         begin += width
-
-
-def joined(slices: Iterable[Binned]) -> Binned:
-    """What the slices of a window, in order of time and without a gap, say of the whole.
-
-    A faulty session is in the slice in which it starts; an open one in that and in all after it.
-    """
-    connections: dict[int, list[Bins]] = defaultdict(list)
-    devices: dict[int, list[Bins]] = defaultdict(list)
-    faults: Counter[int] = Counter()
-    open_sessions: dict[int, int] = {}
-    for each in slices:
-        for space_id, bins in each.connections.items():
-            connections[space_id].append(bins)
-        for space_id, bins in each.devices.items():
-            devices[space_id].append(bins)
-        faults.update(each.faults)
-        open_sessions |= each.open_sessions
-    return Binned(
-        {space_id: Bins.joined(parts) for space_id, parts in connections.items()},
-        {space_id: Bins.joined(parts) for space_id, parts in devices.items()},
-        dict(faults),
-        open_sessions,
-    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +161,54 @@ class _Presence:
     device: Ints
     first: Ints
     last: Ints
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A slice's sessions: those that count; the spaces' codes of those at fault, and of open ones."""
+
+    presence: _Presence
+    faults: Ints
+    open_sessions: Ints
+
+    @classmethod
+    def of(cls, sessions: pa.Table, grid: _Grid, tree: Tree, now: datetime) -> "_Read":
+        sessions = _said(sessions)
+        space = tree.codes(_integers(sessions["space_id"]))
+        start = _microseconds(sessions["start_time"])
+        still_open = sessions["end_time"].is_null().to_numpy()
+        until_now = (now - EPOCH) // ONE_MICROSECOND
+        end = np.where(still_open, until_now, _microseconds(sessions["end_time"]))
+        faulty = ~still_open & (end < start)
+        not_begun = still_open & (start >= end)
+        counts = ~(faulty | not_begun)
+        first, last = grid.reach(start[counts], end[counts])
+        device = _codes(sessions["mac_address"])[counts]
+        return cls(
+            _Presence(space[counts], device, first, last),
+            faults=space[faulty],
+            open_sessions=space[still_open & ~not_begun],
+        )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Parallel arrays, one entry a non-empty bin of a space: by the space's code, then by time."""
+
+    space: Ints
+    begin: Ints
+    count: Ints
+
+    @classmethod
+    def of(cls, cells: Ints, packing: "_Packing", grid: _Grid) -> "_Counts":
+        place = cells // packing.devices
+        edge = _edges(place)
+        place = place[edge]
+        return cls(
+            space=place // packing.bins,
+            begin=grid.begin + place % packing.bins * grid.interval_seconds,
+            count=np.diff(np.append(edge, len(cells))),
+        )
 
 
 @dataclass(frozen=True)
@@ -249,20 +263,23 @@ def _with_ancestors(cells: Ints, packing: _Packing, tree: Tree) -> Ints:
     return np.concatenate(levels)
 
 
-def _by_space(slices: list[Ints], packing: _Packing, ids: Ints, grid: _Grid) -> dict[int, Bins]:
-    """Counts per (space, bin), as one pair of arrays for each space."""
-    places, counts = [], []
-    for cells in slices:
-        place = cells // packing.devices
-        edge = _edges(place)
-        places.append(place[edge])
-        counts.append(np.diff(np.append(edge, len(place))))
-    place = np.concatenate(places)
-    count = np.concatenate(counts).astype(np.int64)
-    order = np.argsort(place, kind="stable")  # slices come in order of time, not of space
-    place, count = place[order], count[order]
-    space = place // packing.bins
-    begin = grid.begin + (place % packing.bins) * grid.interval_seconds
+def _with_something_below(cells: Ints, packing: _Packing, tree: Tree) -> Ints:
+    """The cells of spaces that have others below them."""
+    per_space = packing.bins * packing.devices
+    lows = np.searchsorted(cells, tree.inner * per_space)
+    highs = np.searchsorted(cells, (tree.inner + 1) * per_space)
+    some = zip(lows[lows < highs], highs[lows < highs], strict=True)
+    return np.concatenate([cells[:0], *(cells[low:high] for low, high in some)])
+
+
+def _by_space(parts: list[_Counts], ids: Ints) -> dict[int, Bins]:
+    """One pair of arrays for each space; the parts follow each other in time."""
+    none = np.empty(0, dtype=np.int64)
+    space = np.concatenate([none, *(part.space for part in parts)])
+    order = np.argsort(space, kind="stable")
+    space = space[order]
+    begin = np.concatenate([none, *(part.begin for part in parts)])[order]
+    count = np.concatenate([none, *(part.count for part in parts)])[order]
     edge = _edges(space)
     return {
         int(ids[space[low]]): Bins(begin[low:high], count[low:high])
@@ -302,11 +319,6 @@ def _begins(values: Ints) -> NDArray[np.bool_]:
     new = np.ones(len(values), dtype=np.bool_)
     np.not_equal(values[1:], values[:-1], out=new[1:])
     return new
-
-
-def _tally(space_ids: Ints) -> dict[int, int]:
-    ids, counts = np.unique(space_ids, return_counts=True)
-    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def _said(sessions: pa.Table) -> pa.Table:

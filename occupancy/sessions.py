@@ -10,14 +10,20 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from connections import query
 from occupancy.spaces import below, database
+from tippers.errors import CannotBeDone
 from tippers.partitions import EPOCH, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STATEMENT_TIMEOUT_S = 3600.0
+_YEAR_2000 = 946_684_800_000_000  # microseconds since 1970
+# The first moment that PostgreSQL's timestamp can hold, for SQL and as it is sent.
+_FIRST_MOMENT, _FIRST_NUMBER = "timestamp '4714-11-24 BC'", -211_813_488_000_000_000
 PROBE_TIMEOUT_S = 0.6  # of a question that a request waits for
 type_of_stop = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
@@ -127,27 +133,61 @@ _HASH = f"""hashtextextended(mac_address::text,
 def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop) -> "pa.Table":
     """The sessions of the spaces that overlap the window, or start in it and are at fault.
 
-    Columns mac_address, space_id, start_time, end_time. The addresses are dictionary-encoded batch
-    by batch as they come: as texts they would be most of the table's memory.
+    Columns mac_address (dictionary-encoded), space_id, start_time, end_time; sessions without a
+    device, a space or a start say nothing and are left out. CannotBeDone for one that starts or
+    ends at infinity.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    # One row a space, its sessions packed: see `query.packed`.
+    address = "mac_address::text"
     sql = f"""
-        SELECT mac_address::text AS mac_address, space_id, start_time, end_time
+        SELECT space_id, string_agg(timestamp_send(start_time), '') AS starts,
+               string_agg(timestamp_send(coalesce(end_time, {_FIRST_MOMENT})), '') AS ends,
+               string_agg({address}, '') AS addresses,
+               string_agg(int4send(octet_length(textsend({address}))), '') AS lengths
           FROM {_around(window)} WHERE {_of(space_ids)} AND {_overlaps(window)}
+           AND mac_address IS NOT NULL AND start_time IS NOT NULL
+         GROUP BY space_id
     """  # noqa: S608 - integers and times of ours
-    with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
-        code = pa.dictionary(pa.int32(), pa.string())
-        schema = reader.schema.set(0, pa.field("mac_address", code))
-        return pa.Table.from_batches(
-            (
-                pa.RecordBatch.from_arrays(
-                    [batch.column(0).dictionary_encode(), *batch.columns[1:]], schema=schema
-                )
-                for batch in reader
-            ),
-            schema,
-        )
+    found = query.packed(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop)
+    sessions_of = pc.divide(pc.binary_length(found["starts"]), 8).to_numpy()
+    addresses = _texts(_bytes(found["addresses"].cast(pa.binary())), _bytes(found["lengths"]))
+    return pa.table(
+        {
+            "mac_address": addresses.dictionary_encode(),
+            "space_id": np.repeat(found["space_id"].to_numpy(), sessions_of),
+            "start_time": _times(_bytes(found["starts"])),
+            "end_time": _times(_bytes(found["ends"])),
+        }
+    )
+
+
+def _bytes(column: "pa.ChunkedArray") -> bytes:
+    return b"".join(column.to_pylist())
+
+
+def _times(sent: bytes) -> "pa.Array":
+    """Times as PostgreSQL sends them, in microseconds since 2000; the first there is means null."""
+    import pyarrow as pa
+
+    numbers = np.frombuffer(sent, ">i8").astype(np.int64)
+    infinite = np.iinfo(np.int64)
+    if np.isin(numbers, [infinite.min, infinite.max]).any():
+        raise CannotBeDone("A session starts or ends at 'infinity'; one without an end has none.")
+    unknown = numbers == _FIRST_NUMBER
+    return pa.array((numbers + _YEAR_2000).view("datetime64[us]"), mask=unknown)
+
+
+def _texts(joined: bytes, lengths: bytes) -> "pa.Array":
+    """Texts from one text of them all and the length of each in bytes."""
+    import pyarrow as pa
+
+    ends = np.cumsum(np.frombuffer(lengths, ">i4"), dtype=np.int64)
+    offsets = np.concatenate([[0], ends]).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(joined)]
+    return pa.LargeStringArray.from_buffers(len(ends), *buffers[1:])
 
 
 def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -57,10 +58,19 @@ class Tree:
         levels = tuple(range(low, high) for low, high in pairwise([0, *ends]))
         return cls(ids[order], code[parent[order]], levels)
 
+    @cached_property
+    def inner(self) -> Ints:
+        """The codes of the spaces that have others below them, ascending."""
+        return np.unique(self.parent[self.parent != NO_PARENT])
+
     def codes(self, space_ids: Ints) -> Ints:
-        """The codes of spaces that the tree holds."""
+        """The spaces' codes. Raises ValueError when the tree does not hold one."""
         order = np.argsort(self.ids)
-        return order[np.searchsorted(self.ids[order], space_ids)].astype(np.int64)
+        known = np.append(self.ids[order], NO_PARENT)
+        place = np.searchsorted(known[:-1], space_ids)
+        if (known[place] != space_ids).any():
+            raise ValueError(f"no such space: {space_ids[known[place] != space_ids][0]}")
+        return order[place].astype(np.int64)
 
 
 def _refuse_circles(parent: Ints) -> None:

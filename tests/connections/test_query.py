@@ -489,7 +489,8 @@ def test_half_a_million_index_values_work_as_five_do(
     inline = sql.render(HALF_A_MILLION, **given)
     assert table(reader, inline).column("g").to_pylist() == expected
     counted = f"SELECT reltuples FROM pg_class WHERE oid = 'pg_temp.{values.name}'::regclass"
-    assert table(reader, counted, index_table=values).to_pylist() == [{"reltuples": 500_000.0}]
+    (row,) = table(reader, counted, index_table=values).to_pylist()
+    assert row["reltuples"] == pytest.approx(500_000, rel=0.05)  # from a sample of its pages
 
 
 def test_few_index_values_stand_in_the_query(half_a_million: pa.Array) -> None:

@@ -56,8 +56,7 @@ def by_hour(bins: Bins) -> dict[int, int]:
 
 def hourly(sessions: Sequence[Session], *, hours: int = 6, now: datetime = LATER) -> binning.Binned:
     return bin_sessions(
-        table(sessions),
-        window=Window(MIDNIGHT, MIDNIGHT + timedelta(hours=hours)),
+        [(Window(MIDNIGHT, MIDNIGHT + timedelta(hours=hours)), table(sessions))],
         interval_seconds=3600,
         now=now,
         parents=PARENTS,
@@ -79,7 +78,7 @@ def test_sessions_count_in_every_bin_that_they_overlap() -> None:
     binned = hourly(VECTOR)
     assert by_hour(binned.connections[ROOM]) == {0: 2, 1: 2, 2: 1, 3: 1, 5: 1}
     assert by_hour(binned.devices[ROOM]) == {0: 2, 1: 2, 2: 1, 3: 1, 5: 1}
-    assert (binned.faults, binned.open_sessions) == ({}, {})
+    assert (binned.faults, binned.open_sessions) == ({}, set())
 
 
 def test_a_device_in_two_rooms_of_one_hour_is_one_device_on_the_floor() -> None:
@@ -123,7 +122,7 @@ def test_an_open_session_lasts_until_now() -> None:
     ]
     binned = hourly(sessions, now=at("3:10"))
     assert by_hour(binned.connections[ROOM]) == {1: 1, 2: 1, 3: 1}
-    assert binned.open_sessions == {ROOM: 1}
+    assert binned.open_sessions == {ROOM}
     assert binned.faults == {}
 
 
@@ -145,20 +144,23 @@ def test_dictionary_columns_in_several_chunks_count_as_text_does() -> None:
         for half in halves
     ]
     binned = bin_sessions(
-        pa.concat_tables(encoded),
-        window=Window(MIDNIGHT, at("6:00")),
+        [(Window(MIDNIGHT, at("6:00")), pa.concat_tables(encoded))],
         interval_seconds=3600,
         now=LATER,
-        parents={},
+        parents=PARENTS,
     )
     assert by_hour(binned.connections[ROOM]) == {0: 2, 1: 2, 2: 1, 3: 1, 5: 1}
+
+
+def test_a_space_that_nobody_names_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such space: 99"):
+        hourly([Session("A", 99, at("1:00"), at("1:20"))])
 
 
 def test_parents_in_a_circle_are_refused() -> None:
     with pytest.raises(ValueError, match="circle"):
         bin_sessions(
-            table(VECTOR),
-            window=Window(MIDNIGHT, at("6:00")),
+            [(Window(MIDNIGHT, at("6:00")), table(VECTOR))],
             interval_seconds=3600,
             now=LATER,
             parents={ROOM: FLOOR, FLOOR: BUILDING, BUILDING: FLOOR},
@@ -168,11 +170,10 @@ def test_parents_in_a_circle_are_refused() -> None:
 def test_bins_that_do_not_fill_the_window_are_refused() -> None:
     with pytest.raises(ValueError, match="divide"):
         bin_sessions(
-            table(VECTOR),
-            window=Window(MIDNIGHT, at("5:00")),
+            [(Window(MIDNIGHT, at("5:00")), table(VECTOR))],
             interval_seconds=7200,
             now=LATER,
-            parents={},
+            parents=PARENTS,
         )
 
 
@@ -225,15 +226,23 @@ def flat(bins_by_space: dict[int, Bins]) -> dict[tuple[int, int], int]:
     }
 
 
-@given(sessions_of_a_day, st.sampled_from([900, 1800, 3600, 7200]), moments, st.integers(1, 60))
+@given(
+    sessions_of_a_day,
+    st.sampled_from([900, 1800, 3600, 7200]),
+    moments,
+    st.integers(1, 60),
+    st.integers(1, 3),
+)
 def test_bins_equal_a_count_one_by_one(
-    sessions: list[Session], seconds: int, now: datetime, cells_at_once: int
+    sessions: list[Session], seconds: int, now: datetime, cells_at_once: int, slices: int
 ) -> None:
+    """However the window is cut, and in however many pieces its cells are counted."""
+    window = Window(MIDNIGHT, at("6:00"))
+    pieces = binning.cut(window, step=timedelta(seconds=seconds), parts=slices)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(binning, "CELLS_AT_ONCE", cells_at_once)
         binned = bin_sessions(
-            table(sessions),
-            window=Window(MIDNIGHT, at("6:00")),
+            [(piece, table(sessions)) for piece in pieces],
             interval_seconds=seconds,
             now=now,
             parents=PARENTS,
