@@ -140,17 +140,22 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # One row a space, its sessions packed: see `query.packed`.
+    # A row or two a space, its sessions packed: see `query.packed`. Each part by itself, in the
+    # order of its index: taken together they would be hashed, and spill, since the server thinks
+    # that what it gathers takes 8 kB from the start.
     address = "mac_address::text"
-    sql = f"""
+    sql = " UNION ALL ".join(
+        f"""
         SELECT space_id, string_agg(timestamp_send(start_time), '') AS starts,
                string_agg(timestamp_send(coalesce(end_time, {_FIRST_MOMENT})), '') AS ends,
                string_agg({address}, '') AS addresses,
                string_agg(int4send(octet_length(textsend({address}))), '') AS lengths
-          FROM {_around(window)} WHERE {_of(space_ids)} AND {_overlaps(window)}
+          FROM user_ap_trajectory
+         WHERE {part} AND {_of(space_ids)} AND {_overlaps(window)}
            AND mac_address IS NOT NULL AND start_time IS NOT NULL
-         GROUP BY space_id
-    """  # noqa: S608 - integers and times of ours
+         GROUP BY space_id"""  # noqa: S608 - integers and times of ours
+        for part in _near(window)
+    )
     found = query.packed(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop)
     sessions_of = pc.divide(pc.binary_length(found["starts"]), 8).to_numpy()
     addresses = _texts(_bytes(found["addresses"].cast(pa.binary())), _bytes(found["lengths"]))
@@ -196,18 +201,24 @@ def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":
 
 
 def _around(window: Window) -> str:
-    """The sessions that may overlap the window, for FROM.
+    """The sessions that may overlap the window, for FROM."""
+    columns = "mac_address, space_id, start_time, end_time"
+    parts = (f"SELECT {columns} FROM user_ap_trajectory WHERE {part}" for part in _near(window))  # noqa: S608 - times of ours
+    return f"({' UNION ALL '.join(parts)}) AS t"
+
+
+def _near(window: Window) -> tuple[str, str]:
+    """Two conditions, of which each session that overlaps the window meets one.
 
     An index by start finds no session by its end, and so reads all that began before the window:
     years of them. Nearly all are short, and one that began more than a day before is not; those
     have an index of their own, `tippers.sessions.INDEXES`.
     """
-    columns = "mac_address, space_id, start_time, end_time"
     day_before = f"({_time(window.start)} - interval '1 day')"
-    return f"""(
-        SELECT {columns} FROM user_ap_trajectory WHERE start_time >= {day_before} UNION ALL
-        SELECT {columns} FROM user_ap_trajectory WHERE start_time < {day_before}
-           AND (end_time IS NULL OR end_time - start_time > interval '1 day')) AS t"""  # noqa: S608 - times of ours
+    return (
+        f"start_time >= {day_before}",
+        f"start_time < {day_before} AND (end_time IS NULL OR end_time - start_time > interval '1 day')",
+    )
 
 
 def _overlaps(window: Window) -> str:
