@@ -67,6 +67,7 @@ def still_alive(pids: dict[int, str]) -> list[str]:
 def test_a_stack_lives_heals_and_leaves_nothing(scratch: Background, home: Home) -> None:
     with scratch as stack:
         assert get(f"{stack.web_url}/health/ready")[0] == 200
+        _has_a_slot_for_short_work_beside_those_for_long(stack)
         _refuses_a_second_start(home, stack)
         _heals(stack)
         everything = descendants(stack.pid)
@@ -89,6 +90,14 @@ def test_a_stack_lives_heals_and_leaves_nothing(scratch: Background, home: Home)
     left = home.stack()
     assert left is not None
     assert not left.running
+
+
+def _has_a_slot_for_short_work_beside_those_for_long(stack: Stack) -> None:
+    def slots() -> object:
+        details = get(f"{stack.web_url}/health")[1]["details"]
+        return details["worker"] if isinstance(details, dict) else details
+
+    until(lambda: slots() == "3 slots")
 
 
 def _refuses_a_second_start(home: Home, stack: Stack) -> None:

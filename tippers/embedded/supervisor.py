@@ -30,6 +30,7 @@ from tippers.embedded.home import (
     require_space,
 )
 from tippers.embedded.postgres import Cluster
+from tippers.embedded.workers import cores, workers
 
 FIRST_PORT, LAST_PORT = 8000, 8099
 READY_SECONDS = 180.0  # a slow machine imports for half a minute; more than this is a fault
@@ -42,7 +43,7 @@ class Options:
 
     host: str
     port: int | None  # None: the next free one
-    slots: int
+    long_slots: int
     reload: bool
     database_given: bool
     sessions_given: bool
@@ -53,7 +54,7 @@ class Options:
         return cls(
             host=os.environ.get("HOST") or "127.0.0.1",
             port=_whole_number("PORT", least=0, most=65535),
-            slots=_whole_number("TIPPERS_MAX_CONCURRENT", least=1) or _cores(),
+            long_slots=_whole_number("TIPPERS_MAX_CONCURRENT", least=1) or cores(),
             reload=os.environ.get("RELOAD", "").lower() in ("1", "on", "true", "yes"),
             database_given=bool(os.environ.get("DATABASE_URL")),
             sessions_given=bool(os.environ.get("TIPPERS_DB_URL")),
@@ -95,7 +96,7 @@ class Supervisor:
         self.children = Children(home.logs, say, quiet=quiet)
         self._environment = os.environ | {
             "TIPPERS_HOME": str(home.path),
-            "TIPPERS_MAX_CONCURRENT": str(options.slots),
+            "TIPPERS_MAX_CONCURRENT": str(options.long_slots),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -187,31 +188,13 @@ class Supervisor:
         )
         web.pass_fds = (descriptor,)
         web.death_signal = signal.SIGTERM  # its workers notice that it went
-        slots = self.options.slots
-        if slots == 1:
-            workers = [self._worker("worker", "short,long", 1)]
-        else:
-            short = max(1, slots // 2)
-            workers = [
-                self._worker("short", "short", short),
-                self._worker("long", "long,short", slots - short),
-            ]
+        takers = [
+            self._command(each.name, *each.arguments()) for each in workers(self.options.long_slots)
+        ]
         beat = self._command(
             "beat", "-m", "celery", "-A", "tippers.celery", "-q", "beat", "--pidfile="
         )
-        return [web, *workers, beat]
-
-    def _worker(self, name: str, queues: str, slots: int) -> Child:
-        return self._command(
-            name,
-            # Labeling code runs in a locked interpreter of its own whoever starts the worker.
-            *("-W", "ignore:You're running the worker with superuser privileges"),
-            # Without Django's checks, which would load every view; `make lint` runs them.
-            *("-m", "celery", "-A", "tippers.celery", "-q", "--skip-checks"),
-            *("worker", "-P", "prefork"),
-            *("-n", f"{name}@%h", "-Q", queues, "-c", str(slots)),
-            *("--without-gossip", "--without-mingle"),
-        )
+        return [web, *takers, beat]
 
     def _command(self, name: str, *arguments: str, raw: bool = False) -> Child:
         return Child(name, [sys.executable, *arguments], env=self._environment, raw=raw)
@@ -272,7 +255,7 @@ class Supervisor:
                     newest = found
                     say("The code has changed: restarting the workers and the scheduler")
                     for child in self.children.children:
-                        if child.name in ("worker", "short", "long", "beat"):
+                        if child.name in ("short", "long", "beat"):
                             self.children.restart(child)
 
 
@@ -379,12 +362,6 @@ def _whole_number(name: str, *, least: int, most: int | None = None) -> int | No
         return int(text)
     bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
     raise CannotStart(f"{name} must be a whole number {bounds}, not {text!r}.")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # fewer than the machine has, in a confined container
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _newest_source() -> float:
