@@ -1,10 +1,10 @@
-"""Which chunks a dataset needs: one scan of its sessions, then a statement for many rows at once."""
+"""Which chunks a dataset needs: windows are counted and their rows written, block by block."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from occupancy import chunks, datasets, sessions, spaces
 from occupancy.chunks import Planned
@@ -41,62 +41,65 @@ def _plan(run: RunHandle, dataset_id: int, *, trust_final: bool) -> None:
         datasets.look_for_sessions(dataset)
     if dataset is None or dataset.chunks_start is None or dataset.chunks_end is None:
         return  # deleted meanwhile, or without any data: nothing to plan
-    width = timedelta(days=dataset.chunk_days)
-    windows = aligned_windows(dataset.chunks_start, dataset.chunks_end, width=width)
-    parents = spaces.parents_below(dataset.root_space_id)
-    found = sessions.counted(
-        parents.keys(),
-        Window(dataset.chunks_start, dataset.chunks_end),
-        width=width,
-        now=chunks.clock(),
-        on_stop=run.on_stop,
+    windows = aligned_windows(
+        dataset.chunks_start, dataset.chunks_end, width=timedelta(days=dataset.chunk_days)
     )
-    run.log(f"{len(found)} source chunks")
-    *before, last = blocks(len(windows), spaces=len(parents))
+    parents = spaces.parents_below(dataset.root_space_id)
 
-    def write(block: range) -> int:
+    def count(block: Sequence[Window]) -> pa.Table:
+        return sessions.counted(parents.keys(), block, now=chunks.clock(), on_stop=run.on_stop)
+
+    def write(block: Sequence[Window], found: pa.Table) -> int:
         return chunks.plan(
             # Up to the dataset's root and no further.
-            planned(found, block, parents=parents | {dataset.root_space_id: None}),
+            planned(found, parents=parents | {dataset.root_space_id: None}),
             parents=parents,
-            windows=[windows[number] for number in block],
+            windows=block,
             interval_seconds=dataset.interval_seconds,
             dataset_id=dataset.dataset_id,
             trust_final=trust_final,
         )
 
-    changed = 0
-    for block in before:  # each commits, so that what others do meanwhile does not wait for all
-        run.check()
-        changed += write(block)
+    sources = changed = 0
+    *before, last = blocks(windows, spaces=len(parents))
+    for block in before:  # each commits, and is computed while the next is counted
+        found = count(block)
+        sources += len(found)
+        changed += write(block, found)
+        datasets.keep_going()
+    found = count(last)
+    run.log(f"{sources + len(found)} source chunks")
     # The lock comes before the run's row and the dataset's, as in a retry: each would wait for what
     # the other holds.
     with chunks.exclusively(), run.finishing():
-        changed += write(last)
+        changed += write(last, found)
         run.log(f"{changed} chunks to compute")
         OccupancyDataset.objects.filter(dataset_id=dataset_id).update(planned_at=Clock())
     datasets.settle()
     datasets.keep_going()
 
 
-def blocks(windows: int, *, spaces: int) -> list[range]:
-    """The windows' numbers in runs of which each has some PLANNED_AT_ONCE chunks at most."""
-    step = max(PLANNED_AT_ONCE // spaces, 1)
-    return [range(first, min(first + step, windows)) for first in range(0, windows, step)]
+def blocks(windows: Sequence[Window], *, spaces: int) -> list[Sequence[Window]]:
+    """The windows in runs of one, two, four and so on, of some PLANNED_AT_ONCE chunks at most.
+
+    One comes first so that its computation begins at once; later ones save statements.
+    """
+    most = max(PLANNED_AT_ONCE // spaces, 1)
+    found, first, size = [], 0, 1
+    while first < len(windows):
+        found.append(windows[first : first + size])
+        first, size = first + size, min(2 * size, most)
+    return found
 
 
-def planned(found: pa.Table, block: range, *, parents: dict[int, int | None]) -> Planned:
+def planned(found: pa.Table, *, parents: dict[int, int | None]) -> Planned:
     """The chunks of a block of windows, which are numbered from its first.
 
     `found` is what `sessions.counted` returns. Sources and all above them, each place once; a place
     with something below it is derived. Pure.
     """
-    number = found["window"]
-    found = found.filter(
-        pc.and_(pc.greater_equal(number, block.start), pc.less(number, block.stop))
-    )
     space_ids = found["space_id"].to_numpy().astype(np.int64)
-    numbers = found["window"].to_numpy() - block.start
+    numbers = found["window"].to_numpy().astype(np.int64)
     above, above_numbers = places_above(space_ids, numbers, parents=parents)
     windows = int(numbers.max()) + 1 if len(numbers) else 1
     known = np.array(sorted(parents), dtype=np.int64)

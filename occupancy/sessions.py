@@ -5,7 +5,7 @@ Times in the table are UTC without a zone, and every connection speaks UTC. A se
 built from integers and times of ours alone.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ import numpy as np
 from connections import query
 from occupancy.spaces import below, database
 from tippers.errors import CannotBeDone
-from tippers.partitions import EPOCH, Window
+from tippers.partitions import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STATEMENT_TIMEOUT_S = 3600.0
+STATEMENT_TIMEOUT_S = 3600.0  # of a block of windows that is counted, or a batch that is pulled
 _YEAR_2000 = 946_684_800_000_000  # microseconds since 1970
 # The first moment that PostgreSQL's timestamp can hold, for SQL and as it is sent.
 _FIRST_MOMENT, _FIRST_NUMBER = "timestamp '4714-11-24 BC'", -211_813_488_000_000_000
@@ -34,11 +34,12 @@ def overlap_anywhere(root_space_id: int, window: Window) -> bool:
     One probe of an index for each space; without an index, or with very many spaces, it may take
     longer than PROBE_TIMEOUT_S: QueryTooSlow.
     """
+    low, high = _time(window.start), _time(window.end)
     sql = f"""
         WITH RECURSIVE {below(root_space_id)} SELECT EXISTS (
             SELECT 1 FROM below CROSS JOIN LATERAL (
                 SELECT 1 FROM user_ap_trajectory t
-                 WHERE t.space_id = below.space_id AND {_overlaps(window)} LIMIT 1) AS first)
+                 WHERE t.space_id = below.space_id AND {_overlaps(low, high)} LIMIT 1) AS first)
     """  # noqa: S608 - integers and times of ours
     ((found,),) = query.fetch(database(), sql, timeout_s=PROBE_TIMEOUT_S)
     return bool(found)
@@ -84,44 +85,42 @@ def _extent(
 
 def counted(
     space_ids: Collection[int],
-    window: Window,
+    windows: Sequence[Window],
     *,
-    width: timedelta,
     now: datetime,
     on_stop: type_of_stop,
 ) -> "pa.Table":
     """Sessions per space and window: space_id, window (its number from 0), sessions, fingerprint.
 
-    `window` is the range of whole windows of `width`. One scan: nearly all sessions lie in the
-    window in which they start; only the others are multiplied. The fingerprint is a hash of their
+    Of each window the server reads what `pulled` does, by the same indexes; places without any are
+    left out. A session without an end reaches until `now`. The fingerprint is a hash of their
     number, their greatest end and the sum of their own hashes, in which those count too that end
     before they start.
     """
-    step = f"interval '{int(width.total_seconds())} seconds'"
-    home = f"date_bin({step}, start_time, {_time(EPOCH)})"
-    until = f"least(coalesce(end_time, {_time(now)}), {_time(window.end)})"
-    number = f"extract(epoch FROM place - {_time(window.start)}) / {int(width.total_seconds())}"
+    overlaps = _overlaps("low", "high", still_open=f"end_time IS NULL AND low < {_time(now)}")
+    bounds = ", ".join(
+        f"({number}, {_time(window.start)}, {_time(window.end)})"
+        for number, window in enumerate(windows)
+    )
     sums = f"""
         count(*) FILTER (WHERE end_time >= start_time OR end_time IS NULL) AS n,
         max({_END}) AS last, sum({_HASH}) AS hashes"""
+    # Each part by itself, as in `pulled`; as a join, each window is a scan of its own.
+    parts = " UNION ALL ".join(
+        f"""
+        SELECT space_id, {sums} FROM user_ap_trajectory
+         WHERE {_of(space_ids)} AND {part} AND {overlaps}
+         GROUP BY space_id"""  # noqa: S608 - integers and times of ours
+        for part in _near("low")
+    )
     sql = f"""
-        SELECT space_id, ({number})::bigint AS "window", sum(n)::bigint AS sessions,
+        SELECT space_id, number AS "window", sum(n)::bigint AS sessions,
                md5(concat_ws(':', sum(n), max(last), sum(hashes))) AS fingerprint
-          FROM (SELECT space_id, {home} AS place, {sums} FROM user_ap_trajectory
-                 WHERE {_of(space_ids)} AND start_time >= {_time(window.start)}
-                   AND start_time < {_time(window.end)}
-                 GROUP BY 1, 2
-                UNION ALL
-                SELECT space_id, place, {sums} FROM {_around(window)},
-                       generate_series(greatest({home} + {step}, {_time(window.start)}),
-                                       {until} - interval '1 microsecond', {step}) AS place
-                 WHERE {_of(space_ids)} AND start_time < {_time(window.end)}
-                   AND (end_time > {_time(window.start)} OR end_time IS NULL)
-                   AND coalesce(end_time, {_time(now)}) > {home} + {step}
-                 GROUP BY 1, 2) AS parts
-         GROUP BY 1, 2 HAVING sum(n) > 0
+          FROM (VALUES {bounds}) AS windows(number, low, high) CROSS JOIN LATERAL ({parts}) AS parts
+         GROUP BY space_id, number HAVING sum(n) > 0
     """  # noqa: S608 - integers and times of ours
-    return _table(sql, on_stop)
+    with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
+        return reader.read_all()
 
 
 _END = "coalesce(end_time, 'infinity')"
@@ -144,6 +143,7 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
     # order of its index: taken together they would be hashed, and spill, since the server thinks
     # that what it gathers takes 8 kB from the start.
     address = "mac_address::text"
+    low, high = _time(window.start), _time(window.end)
     sql = " UNION ALL ".join(
         f"""
         SELECT space_id, string_agg(timestamp_send(start_time), '') AS starts,
@@ -151,10 +151,10 @@ def pulled(space_ids: Collection[int], window: Window, *, on_stop: type_of_stop)
                string_agg({address}, '') AS addresses,
                string_agg(int4send(octet_length(textsend({address}))), '') AS lengths
           FROM user_ap_trajectory
-         WHERE {part} AND {_of(space_ids)} AND {_overlaps(window)}
+         WHERE {part} AND {_of(space_ids)} AND {_overlaps(low, high)}
            AND mac_address IS NOT NULL AND start_time IS NOT NULL
          GROUP BY space_id"""  # noqa: S608 - integers and times of ours
-        for part in _near(window)
+        for part in _near(low)
     )
     found = query.packed(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop)
     sessions_of = pc.divide(pc.binary_length(found["starts"]), 8).to_numpy()
@@ -195,36 +195,23 @@ def _texts(joined: bytes, lengths: bytes) -> "pa.Array":
     return pa.LargeStringArray.from_buffers(len(ends), *buffers[1:])
 
 
-def _table(sql: str, on_stop: type_of_stop) -> "pa.Table":
-    with query.stream(database(), sql, timeout_s=STATEMENT_TIMEOUT_S, on_stop=on_stop) as reader:
-        return reader.read_all()
-
-
-def _around(window: Window) -> str:
-    """The sessions that may overlap the window, for FROM."""
-    columns = "mac_address, space_id, start_time, end_time"
-    parts = (f"SELECT {columns} FROM user_ap_trajectory WHERE {part}" for part in _near(window))  # noqa: S608 - times of ours
-    return f"({' UNION ALL '.join(parts)}) AS t"
-
-
-def _near(window: Window) -> tuple[str, str]:
-    """Two conditions, of which each session that overlaps the window meets one.
+def _near(low: str) -> tuple[str, str]:
+    """Two conditions, of which each session that overlaps what begins at `low` meets one.
 
     An index by start finds no session by its end, and so reads all that began before the window:
     years of them. Nearly all are short, and one that began more than a day before is not; those
     have an index of their own, `tippers.sessions.INDEXES`.
     """
-    day_before = f"({_time(window.start)} - interval '1 day')"
+    day_before = f"({low} - interval '1 day')"
     return (
         f"start_time >= {day_before}",
         f"start_time < {day_before} AND (end_time IS NULL OR end_time - start_time > interval '1 day')",
     )
 
 
-def _overlaps(window: Window) -> str:
-    # The last term adds what starts in the window and ends before: a fault, to be counted.
-    low, high = _time(window.start), _time(window.end)
-    return f"start_time < {high} AND (end_time > {low} OR end_time IS NULL OR start_time >= {low})"
+def _overlaps(low: str, high: str, *, still_open: str = "end_time IS NULL") -> str:
+    # What starts in the window counts even if it ends before: a fault, to be counted.
+    return f"start_time < {high} AND (start_time >= {low} OR end_time > {low} OR {still_open})"
 
 
 def _of(space_ids: Collection[int]) -> str:
