@@ -14,13 +14,14 @@ from typing import Any
 
 import psycopg2
 
+from tippers.embedded.workers import cores, workers
+
 DAYS, WINDOW_DAYS, INTERVAL_S = 180, 30, 3600
 BEGIN = "2023-12-19T00:00:00"  # a multiple of 30 days since the epoch
 END = "2024-06-16T00:00:00"
 SESSIONS_PER_DEVICE = 250
 CAMPUS, BUILDINGS, FLOORS, ROOMS, WARM = 1, 10, 1_000, 100_000, 5
 ROOMS_PER_FLOOR, FLOORS_PER_BUILDING = 10, 5
-WORKERS = (("short", "short"), ("long", "long,short"))  # as `make serve` on two cores
 
 SPACES = f"""
     INSERT INTO space
@@ -99,19 +100,18 @@ _COLUMNS = "SELECT mac_address, space_id, start_time, end_time FROM user_ap_traj
 
 
 def ours(rooms: int) -> dict[str, Any]:
-    """From the POST to COMPLETED. What a process does once, its imports, was done before."""
+    """From the POST to COMPLETED. What a slot does once, its imports, was done before."""
     _django()
-    from occupancy.models import OccupancyDataset, OccupancySpaceChunk
+    from occupancy.models import OccupancySpaceChunk
 
-    OccupancyDataset.objects.all().delete()
-    OccupancySpaceChunk.objects.all().delete()
-    _put_aside(_home() / "storage")
-    with _workers() as processes:
-        _until_complete(_post(root_space_id=WARM, end_time=f"{BEGIN[:-1]}1Z"))
+    _forget_datasets()
+    with _workers() as slots:
+        _warm(slots)
         begun = time.perf_counter()
         _until_complete(_post(root_space_id=CAMPUS))
         seconds = time.perf_counter() - begun
-        peak = max(_peak_mb(process) for process in processes)
+        # Their peaks need not come at the same time, and pages that they share count for each.
+        peak = sum(_peak_mb(int(name.rpartition(":")[2])) for name in slots)
     files = [
         _home() / "storage" / "occupancy" / "spaces" / str(ROOMS + room) / str(INTERVAL_S)
         for room in range(rooms)
@@ -119,6 +119,29 @@ def ours(rooms: int) -> dict[str, Any]:
     found = OccupancySpaceChunk.objects.filter(status="COMPLETED", space_id__gte=FLOORS)
     assert found.filter(space_id__lt=ROOMS).exists()
     return {"seconds": seconds, "peak_mb": peak, "said": _said(files)}
+
+
+def _forget_datasets() -> None:
+    from occupancy.models import OccupancyDataset, OccupancySpaceChunk
+
+    OccupancyDataset.objects.all().delete()
+    OccupancySpaceChunk.objects.all().delete()
+    _put_aside(_home() / "storage")
+
+
+def _warm(slots: set[str]) -> None:
+    """Small datasets, until every slot has had a run, and every slot for long work a drain."""
+    from tippers.runs.engine import workers_alive
+    from tippers.runs.models import Run
+
+    had: set[str] = set()
+    drained: set[str] = set()
+    while had < slots or len(drained) < workers_alive("long"):
+        _until_complete(_post(root_space_id=WARM, end_time=f"{BEGIN[:-1]}1Z"))
+        done = Run.objects.filter(owner__in=slots)
+        had |= set(done.values_list("owner", flat=True))
+        drained |= set(done.filter(job="occupancy_drain").values_list("owner", flat=True))
+        _forget_datasets()
 
 
 def _post(**fields: Any) -> int:
@@ -153,30 +176,26 @@ def _until_complete(dataset_id: int) -> None:
 
 
 @contextmanager
-def _workers() -> Iterator[list[int]]:
-    """Process ids of the slots."""
-    from tippers.runs.engine import workers_alive
+def _workers() -> Iterator[set[str]]:
+    """Those that `make serve` starts here; the names of their slots, which end with process ids."""
     from tippers.runs.models import Heartbeat, Run
 
     Heartbeat.objects.all().delete()
     Run.objects.all().delete()
+    ours = workers(cores())
     log = (_home() / "logs" / "worker.log").open("ab")
-    command = [sys.executable, "-m", "celery", "-A", "tippers.celery", "-q", "--skip-checks"]
-    command += ["worker", "-c", "1", "--without-gossip", "--without-mingle"]
     started = [
         subprocess.Popen(
-            [*command, "-n", f"{name}@localhost", "-Q", queues],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            [sys.executable, *each.arguments()], stdout=log, stderr=log, start_new_session=True
         )
-        for name, queues in WORKERS
+        for each in ours
     ]
     try:
-        while workers_alive() < len(started):
+        slots: set[str] = set()
+        while len(slots) < sum(each.slots for each in ours):
             time.sleep(0.05)
-        names = Heartbeat.objects.values_list("name", flat=True)
-        yield [int(name.rpartition(":")[2]) for name in names]
+            slots = set(Heartbeat.objects.values_list("name", flat=True))
+        yield slots
     finally:
         for worker in started:
             os.killpg(worker.pid, signal.SIGKILL)

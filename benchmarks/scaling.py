@@ -33,7 +33,7 @@ def _side(environment: dict[str, str], module: str, *arguments: object) -> Any:
 
 
 def sessions(*numbers: int) -> None:
-    """Sessions, seconds, sessions a second, peak memory of a worker."""
+    """Sessions, seconds, sessions a second, peak memory of all slots together."""
     print(f"{'sessions':>12}{'s':>9}{'a second':>12}{'MB':>7}")
     for number in numbers:
         with scratch_stack() as environment:
