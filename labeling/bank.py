@@ -1,5 +1,8 @@
 """The bank: every candidate classifier, each in a process of its own, in parallel over the cores.
 
+Where several banks are at work, one has the cores and the others one process each, so that together
+they stay within the machine's memory and no candidate waits long for a core.
+
 `train_bank` is the caller's side: it starts `python -m labeling.bank`, hands the table over and
 reads what it says. One process of our own is needed because a Celery worker's child is daemonic and
 may have none of the usual ones, and because it must fork before anything has used OpenMP (libgomp
@@ -11,6 +14,7 @@ What passes between the processes beside short lines is in files without a name,
 left behind whoever is killed. Equal inputs and `random_state` give equal scores, save `Time Taken`.
 """
 
+import fcntl
 import gzip
 import io
 import json
@@ -28,7 +32,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,7 +52,10 @@ KEPT = 5  # fitted pipelines
 ROWS_AT_ONCE = 50_000  # that a fitted pipeline answers for
 UNUSED, TRAIN, TEST = range(3)  # what a row was for
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT")
+KEPT_ENVIRONMENT = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT",
+    "TIPPERS_MAX_CONCURRENT",
+)  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -429,10 +436,22 @@ def _why_not(candidate: Candidate, shape: Shape) -> str | None:
 
 @dataclass(frozen=True)
 class _Room:
-    """How many forks may work at once, and how much memory (bytes) each may take."""
+    """What the machine has for a bank: its cores, and memory for each fork in bytes.
 
-    at_once: int
+    `machine` is open on a folder that all banks of the machine see.
+    """
+
+    cores: int
     memory: int
+    machine: int
+
+    def at_once(self) -> int:
+        """How many forks may work: one, or as many as there are cores if no other bank has them."""
+        try:
+            fcntl.flock(self.machine, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this bank has ended
+        except BlockingIOError:
+            return 1
+        return self.cores
 
 
 @dataclass(frozen=True)
@@ -463,7 +482,7 @@ def _in_forks(
     more = True
     with selectors.DefaultSelector() as ready:
         while more or running:
-            while more and len(running) < room.at_once:
+            while more and len(running) < room.at_once():
                 piece = next(work, None)
                 if piece is None:
                     more = False
@@ -546,8 +565,7 @@ def _in_words(status: int) -> str:
 def _run(
     table: list[Candidate], shape: Shape, parts: _Parts, x: Floats, packed: IO[bytes]
 ) -> Iterator[dict[str, Any]]:
-    """Train every candidate, as many at a time as there are cores; events as they happen."""
-    room = _room()
+    """Train every candidate, as many at a time as there is room for; events as they happen."""
     best: list[tuple[dict[str, Any], IO[bytes]]] = []
 
     def is_kept(score: dict[str, Any]) -> bool:
@@ -562,24 +580,25 @@ def _run(
             possible.append(candidate)
     done, total = len(table) - len(possible), len(table)
     training = (_work(c.name, partial(_score, c, shape, parts, is_kept)) for c in possible)
-    for work, answer in _in_forks(training, room, ESTIMATOR_SECONDS):
-        if answer is None:
-            yield {"event": "now", "what": work.name, "done": done, "total": total}
-            continue
-        done += 1
-        if "score" not in answer:
-            work.file.close()
-            yield {"event": "skipped", "model": work.name, **answer}
-            continue
-        yield {"event": "score", "model": work.name, **answer}
-        best.append((answer["score"], work.file))
-        best.sort(key=lambda each: _rank(each[0]))
-        for _, file in best[KEPT:]:
-            file.close()
-        del best[KEPT:]
-    if best:
-        yield {"event": "now", "what": "predicting all rows", "done": done, "total": total}
-        yield from _close(best, x, parts.used, packed, room)
+    with _room() as room:
+        for work, answer in _in_forks(training, room, ESTIMATOR_SECONDS):
+            if answer is None:
+                yield {"event": "now", "what": work.name, "done": done, "total": total}
+                continue
+            done += 1
+            if "score" not in answer:
+                work.file.close()
+                yield {"event": "skipped", "model": work.name, **answer}
+                continue
+            yield {"event": "score", "model": work.name, **answer}
+            best.append((answer["score"], work.file))
+            best.sort(key=lambda each: _rank(each[0]))
+            for _, file in best[KEPT:]:
+                file.close()
+            del best[KEPT:]
+        if best:
+            yield {"event": "now", "what": "predicting all rows", "done": done, "total": total}
+            yield from _close(best, x, parts.used, packed, room)
 
 
 def _close(
@@ -642,18 +661,24 @@ def _append(file: IO[bytes], packed: IO[bytes]) -> dict[str, int]:
     return {"offset": offset, "size": packed.tell() - offset}
 
 
-def _room() -> _Room:
+@contextmanager
+def _room() -> Iterator[_Room]:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    try:
+    banks = int(os.environ.get("TIPPERS_MAX_CONCURRENT") or cores)  # that may work at a time
+    memory = ESTIMATOR_BYTES
+    with suppress(OSError):  # only Linux tells
         lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _Room(cores, ESTIMATOR_BYTES)
-    available = next(
-        int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")
-    )
-    return _Room(cores, min(ESTIMATOR_BYTES, available * 3 // 4 // cores))
+        available = next(
+            int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")
+        )
+        memory = min(memory, available * 3 // 4 // (cores + banks - 1))
+    machine = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        yield _Room(cores, memory, machine)
+    finally:
+        os.close(machine)
 
 
 def main() -> None:

@@ -211,6 +211,27 @@ def test_what_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) 
     assert event["reason"] == "it took longer than 1 s"
 
 
+def test_of_banks_at_the_same_time_one_has_all_cores_and_the_others_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where no other bank of the machine is
+    with bank._room() as second:
+        with bank._room() as first:
+            assert (first.at_once(), second.at_once()) == (first.cores, 1)
+            assert (first.at_once(), second.at_once()) == (first.cores, 1)
+        assert second.at_once() == second.cores
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a bank knows the machine's memory")
+def test_all_banks_together_stay_within_the_machines_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TIPPERS_MAX_CONCURRENT", "1000")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with bank._room() as room:
+        assert 0 < room.memory * (room.cores + 999) <= machine * 3 / 4
+
+
 def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(_: Shape) -> Any:
         raise OSError("libgomp.so.1: cannot open shared object file")
