@@ -2,11 +2,11 @@
 
 Ours is the whole way, with the workers that `make serve` starts here: from the POST until the
 dataset is COMPLETED, every chunk's file durable in storage; its memory is the sum of all slots'
-peaks. The peers make the rooms' numbers
-from the same sessions: one query and one file per (room, window) in a plain loop, which then adds
-the floors up from the files, as the predecessor did in a task each; and one Polars scan of the
-sessions as local Parquet, which writes nothing and is the limit. Each side runs in a process of its
-own; they take turns, and the median of three counts. All three must say the same.
+peaks. The peers make the rooms' numbers from the same sessions: one query and one file per (room,
+window) in a plain loop, which then adds the floors up from the files, as the predecessor did in a
+task each; and one Polars scan of the sessions as local Parquet, which writes nothing and is the
+limit. Each side runs in a process of its own; they take turns, and the median of three counts. All
+three must say the same.
 """
 
 import json
