@@ -280,7 +280,7 @@ def _so_far(dataset: OccupancyDataset, space_id: int) -> tuple[Results, list[Occ
     # Once planned, a window without a chunk is one in which nobody was there.
     done = total - (len(found) - len(complete)) if planned else len(complete)
     status, error = Status.RUNNING, None
-    if failed is not None:
+    if planned and failed is not None:
         status, error = Status.FAILED, failed.error_message
     elif not planned and dataset.status == Status.FAILED:
         status, error = Status.FAILED, dataset.error_message
@@ -493,22 +493,25 @@ _REOPEN = f"""
        AND EXISTS (SELECT 1 FROM {_OF_ROOT} AND c.status IN ('PENDING', 'RUNNING'))
        AND NOT EXISTS (SELECT 1 FROM {_OF_ROOT} AND c.status = 'FAILED')
 """  # noqa: S608 - constants
+# Until all is planned, what failed may be of another dataset, before the plan has put it back.
 _FAIL = f"""
     UPDATE occupancy_datasets d
        SET status = 'FAILED', completed_at = clock_timestamp(), error_message = why.reason
-      FROM (SELECT d.dataset_id, coalesce(
-                CASE WHEN d.planned_at IS NULL THEN
-                    (SELECT coalesce(r.error_message, 'The planning was cancelled.')
-                       FROM runs_run r
-                      WHERE r.run_id = d.run_id AND r.status IN ('FAILURE', 'CANCELLED')) END,
-                (SELECT c.error_message FROM {_OF_ROOT} AND c.status = 'FAILED'
-                  ORDER BY c.chunk_start LIMIT 1)) AS reason
+      FROM (SELECT d.dataset_id, CASE WHEN d.planned_at IS NULL THEN
+                (SELECT coalesce(r.error_message, 'The planning was cancelled.')
+                   FROM runs_run r
+                  WHERE r.run_id = d.run_id AND r.status IN ('FAILURE', 'CANCELLED'))
+                ELSE (SELECT c.error_message FROM {_OF_ROOT} AND c.status = 'FAILED'
+                       ORDER BY c.chunk_start LIMIT 1) END AS reason
               FROM occupancy_datasets d WHERE d.status = 'RUNNING') AS why
      WHERE d.dataset_id = why.dataset_id AND d.status = 'RUNNING' AND why.reason IS NOT NULL
 """  # noqa: S608 - constants
+# While it is planned anew, the next windows may be about to be put back.
 _READY_IDS = f"""
     SELECT d.dataset_id FROM occupancy_datasets d
      WHERE d.status = 'RUNNING' AND d.planned_at IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM runs_run r
+                        WHERE r.run_id = d.run_id AND r.status IN ('PENDING', 'STARTED'))
        AND NOT EXISTS (SELECT 1 FROM {_OF_ROOT} AND c.status <> 'COMPLETED')
 """  # noqa: S608 - constants
 _READY = f"SELECT * FROM occupancy_datasets WHERE dataset_id IN ({_READY_IDS})"  # noqa: S608 - constants

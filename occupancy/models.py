@@ -29,7 +29,7 @@ class OccupancyDataset(models.Model):
     `datasets.settle`:
 
         RUNNING            -> COMPLETED  planned, and every chunk of the root is complete
-        RUNNING            -> FAILED     a chunk of the root failed, or the planning did
+        RUNNING            -> FAILED     planned, and a chunk of the root failed; or the planning did
         COMPLETED, FAILED  -> RUNNING    a chunk of the root is computed again
     """
 

@@ -140,7 +140,7 @@ def test_a_plan_written_in_blocks_is_the_same_plan(
     asked = {"start_time": "2024-02-26T00:00:00Z", "end_time": "2024-03-04T00:00:00Z"}
     columns = ("space_id", "chunk_start", "space_type", "session_count", "fingerprint", "row_count")
     plans = []
-    for at_once in (500_000, 20, 1):  # of 7 spaces: all windows, two, one at a time
+    for at_once in (500_000, 20, 1):  # of 7 spaces: at most all, two, one of seven windows
         OccupancySpaceChunk.objects.all().delete()
         monkeypatch.setattr(planning, "PLANNED_AT_ONCE", at_once)
         dataset = created(api, **asked, chunk_days=1)
