@@ -172,7 +172,7 @@ def _until_complete(dataset_id: int) -> None:
         assert dataset.status != "FAILED", dataset.error_message
         if dataset.status == "COMPLETED":
             return
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @contextmanager
