@@ -190,9 +190,8 @@ def _texts(joined: bytes, lengths: bytes) -> "pa.Array":
     import pyarrow as pa
 
     ends = np.cumsum(np.frombuffer(lengths, ">i4"), dtype=np.int64)
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(joined)]
-    return pa.LargeStringArray.from_buffers(len(ends), *buffers[1:])
+    offsets = np.append(np.int64(0), ends)
+    return pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(joined))
 
 
 def _near(low: str) -> tuple[str, str]:

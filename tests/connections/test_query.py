@@ -1,11 +1,12 @@
 """The fence around user databases: read only, bounded, stoppable, and silent about passwords."""
 
 import dataclasses
+import struct
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime
 from datetime import time as time_of_day
 from typing import Any
@@ -110,6 +111,21 @@ def test_a_type_that_cannot_be_kept_is_refused_by_column(
     with pytest.raises(QueryFailed) as refused:
         table(reader, f"SELECT 1 AS a, {written}")
     assert all(word in refused.value.detail for word in words)
+
+
+def test_a_domain_over_an_array_is_that_array(reader: Target, owner: Cursor) -> None:
+    owner.execute("CREATE DOMAIN some_numbers AS integer[]")
+    try:
+        found = table(reader, "SELECT '{1,2}'::some_numbers AS n")
+    finally:
+        owner.execute("DROP DOMAIN some_numbers")
+    assert found.to_pylist() == [{"n": [1, 2]}]
+
+
+def test_what_a_statement_of_ours_packs_arrives_as_bytes(reader: Target) -> None:
+    text = "SELECT string_agg(int8send(g), '' ORDER BY g) AS n FROM generate_series(-1, 1) AS g"
+    found = query.packed(reader, text, timeout_s=10, on_stop=lambda _: nullcontext())
+    assert found.to_pylist() == [{"n": struct.pack(">3q", -1, 0, 1)}]
 
 
 def test_names_and_order_survive_the_casting(reader: Target) -> None:

@@ -70,6 +70,24 @@ def test_the_design_s_vector_holds_in_windows_of_a_day(
     ]
 
 
+def test_addresses_of_any_length_and_script_are_devices_of_their_own(
+    api: APIClient, campus: SessionsDatabase, perform_all: Perform
+) -> None:
+    """Joined they would be the same text twice over; one is empty, two are not ASCII."""
+    campus.execute("TRUNCATE user_ap_trajectory")
+    names = ["ab", "c", "a", "bc", "", "Gerät", "Ger", "ät", "设备"]
+    span = ("2024-01-10 01:10", "2024-01-10 01:20")
+    campus.add_sessions([(name, room, *span) for name in names for room in (ROOM, OTHER_ROOM)])
+    campus.add_sessions([(names[0], ROOM, "2024-01-10 01:30", "2024-01-10 02:30")])
+    dataset = created(api, **JANUARY)
+    perform_all()
+    assert rows(api, dataset, ROOM) == [
+        ("2024-01-10T01:00:00", 9, 9),
+        ("2024-01-10T02:00:00", 1, 1),
+    ]
+    assert rows(api, dataset, FLOOR)[0] == ("2024-01-10T01:00:00", 18, 9)
+
+
 @pytest.fixture
 def long_sessions(campus: SessionsDatabase) -> list[Session]:
     """Sessions over midnights, over a leap day, over windows; some short ones between them."""
