@@ -14,7 +14,8 @@ from typing import Any
 
 import psycopg2
 
-from tippers.embedded.workers import cores, workers
+from tippers.cores import cores
+from tippers.embedded.workers import workers
 
 DAYS, WINDOW_DAYS, INTERVAL_S = 180, 30, 3600
 BEGIN = "2023-12-19T00:00:00"  # a multiple of 30 days since the epoch

@@ -43,6 +43,7 @@ import numpy.typing as npt
 
 from labeling.sandbox.locks import die_with
 from labeling.watch import Watch
+from tippers.cores import cores
 
 ESTIMATOR_SECONDS = 60.0  # of a core's time, so that a busy machine ranks the same models
 PATIENCE = 5  # times that, by the clock: one that waits for something ends too
@@ -663,20 +664,18 @@ def _append(file: IO[bytes], packed: IO[bytes]) -> dict[str, int]:
 
 @contextmanager
 def _room() -> Iterator[_Room]:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    banks = int(os.environ.get("TIPPERS_MAX_CONCURRENT") or cores)  # that may work at a time
+    here = cores()
+    banks = int(os.environ.get("TIPPERS_MAX_CONCURRENT") or here)  # that may work at a time
     memory = ESTIMATOR_BYTES
     with suppress(OSError):  # only Linux tells
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(
             int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")
         )
-        memory = min(memory, available * 3 // 4 // (cores + banks - 1))
+        memory = min(memory, available * 3 // 4 // (here + banks - 1))
     machine = os.open(tempfile.gettempdir(), os.O_RDONLY)
     try:
-        yield _Room(cores, memory, machine)
+        yield _Room(here, memory, machine)
     finally:
         os.close(machine)
 

@@ -5,7 +5,6 @@ rows, as concept value ids. An entity that the rule lacks abstains, and so does 
 Template and regex functions are whole-column expressions; custom code votes in the sandbox.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from labeling.sandbox.child import unpack
 from labeling.sandbox.columns import Packed, pack
 from labeling.sandbox.host import FAULT, Sandbox, SandboxFailed
 from labeling.watch import Watch
+from tippers.cores import cores
 from tippers.errors import CannotBeDone
 
 ABSTAIN = -1
@@ -127,12 +127,6 @@ def label_matrix(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return LabelMatrix(keys, matrix, [future.result() for future in waiting])
-
-
-def cores() -> int:
-    """How many this process may use."""
-    here = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(here(0)) if here else os.cpu_count() or 1
 
 
 class _Work:

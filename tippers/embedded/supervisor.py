@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from tippers.cores import cores
 from tippers.embedded.broker import Broker
 from tippers.embedded.children import Child, Children, Stopped
 from tippers.embedded.home import (
@@ -30,7 +31,7 @@ from tippers.embedded.home import (
     require_space,
 )
 from tippers.embedded.postgres import Cluster
-from tippers.embedded.workers import cores, workers
+from tippers.embedded.workers import workers
 
 FIRST_PORT, LAST_PORT = 8000, 8099
 READY_SECONDS = 180.0  # a slow machine imports for half a minute; more than this is a fault

@@ -1,6 +1,5 @@
 """The workers of one machine: which queues each serves, in how many slots, and how it is started."""
 
-import os
 from dataclasses import dataclass
 
 
@@ -33,10 +32,3 @@ def workers(long_slots: int) -> list[Worker]:
         Worker("short", "short", max(1, long_slots // 2)),
         Worker("long", "long,short", long_slots),
     ]
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # fewer than the machine has, in a confined container
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
