@@ -232,6 +232,7 @@ def _binned(run: RunHandle | _Limited, batch: Batch, spaces: set[int]) -> Binned
     )
     return bin_sessions(
         _pulled_ahead(run, spaces, slices),
+        {chunk.space_id for chunk in batch.held},
         interval_seconds=interval,
         now=batch.claimed_at,
         parents={

@@ -10,7 +10,7 @@ do over slices of time cut at bin edges; so one pass gives every room and every 
 a window with too many cells for memory is taken slice by slice.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -67,21 +67,25 @@ class Binned:
 
 def bin_sessions(
     slices: Iterable[tuple[Window, pa.Table]],
+    spaces: Collection[int],
     *,
     interval_seconds: int,
     now: datetime,
     parents: Mapping[int, int | None],
 ) -> Binned:
-    """Count distinct devices per bin of the slices' windows, which follow each other in time.
+    """Count the spaces' distinct devices per bin of the slices' windows, which follow each other.
 
     A slice's table has the sessions that overlap its window, and perhaps others, in the columns
     mac_address (text), space_id (integer), start_time and end_time (timestamps in UTC with or
     without a zone; a null end is an open session). A row without a device, a space or a start says
-    nothing and is passed over. `parents` names every space with the one above it, or None. Raises
-    ValueError when it does not, when the parents run in a circle, when `interval_seconds` does not
-    divide a window, or when spaces, bins and devices together are more than an int64 can number.
+    nothing and is passed over. `parents` names every space that has sessions or is asked for with the
+    one above it, or None. Raises ValueError when it does not, when the parents run in a circle, when
+    `interval_seconds` does not divide a window, or when spaces, bins and devices together are more
+    than an int64 can number.
     """
     tree = Tree.of(parents, parents)
+    wanted = np.zeros(len(tree.ids), dtype=np.bool_)
+    wanted[tree.codes(np.array(sorted(spaces), dtype=np.int64))] = True
     own: list[_Counts] = []
     subtree: list[_Counts] = []
     faults = np.zeros(len(tree.ids), dtype=np.int64)
@@ -94,8 +98,10 @@ def bin_sessions(
         packing = _Packing.of(read.presence, spaces=len(tree.ids), bins=grid.bins)
         for bins in _slices(read.presence, grid.bins):
             cells = packing.cells(read.presence, bins)
-            own.append(_Counts.of(_with_something_below(cells, packing, tree), packing, grid))
-            subtree.append(_Counts.of(_with_ancestors(cells, packing, tree), packing, grid))
+            of_inner = _Counts.of(_with_something_below(cells, packing, tree), packing, grid)
+            own.append(of_inner.only(wanted))
+            of_all = _Counts.of(_with_ancestors(cells, packing, tree), packing, grid)
+            subtree.append(of_all.only(wanted))
     devices = _by_space(subtree, tree.ids)
     # Where nothing lies below, the two are the same.
     above = set(tree.ids[tree.inner].tolist())
@@ -103,8 +109,8 @@ def bin_sessions(
     return Binned(
         connections=alone | _by_space(own, tree.ids),
         devices=devices,
-        faults={int(tree.ids[code]): int(faults[code]) for code in np.flatnonzero(faults)},
-        open_sessions=set(tree.ids[np.flatnonzero(still_open)].tolist()),
+        faults={int(tree.ids[code]): int(faults[code]) for code in np.flatnonzero(faults * wanted)},
+        open_sessions=set(tree.ids[np.flatnonzero(still_open * wanted)].tolist()),
     )
 
 
@@ -209,6 +215,11 @@ class _Counts:
             begin=grid.begin + place % packing.bins * grid.interval_seconds,
             count=np.diff(np.append(edge, len(cells))),
         )
+
+    def only(self, wanted: NDArray[np.bool_]) -> "_Counts":
+        """Those of the spaces that are wanted, by code."""
+        some = wanted[self.space]
+        return _Counts(self.space[some], self.begin[some], self.count[some])
 
 
 @dataclass(frozen=True)

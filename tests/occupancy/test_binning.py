@@ -57,6 +57,7 @@ def by_hour(bins: Bins) -> dict[int, int]:
 def hourly(sessions: Sequence[Session], *, hours: int = 6, now: datetime = LATER) -> binning.Binned:
     return bin_sessions(
         [(Window(MIDNIGHT, MIDNIGHT + timedelta(hours=hours)), table(sessions))],
+        PARENTS,
         interval_seconds=3600,
         now=now,
         parents=PARENTS,
@@ -145,11 +146,33 @@ def test_dictionary_columns_in_several_chunks_count_as_text_does() -> None:
     ]
     binned = bin_sessions(
         [(Window(MIDNIGHT, at("6:00")), pa.concat_tables(encoded))],
+        PARENTS,
         interval_seconds=3600,
         now=LATER,
         parents=PARENTS,
     )
     assert by_hour(binned.connections[ROOM]) == {0: 2, 1: 2, 2: 1, 3: 1, 5: 1}
+
+
+def test_only_the_spaces_asked_for_are_counted() -> None:
+    sessions = [
+        Session("A", ROOM, at("1:00"), at("1:20")),
+        Session("B", OTHER_ROOM, at("1:00"), None),
+        Session("C", OTHER_ROOM, at("2:00"), at("1:00")),
+    ]
+    binned = bin_sessions(
+        [(Window(MIDNIGHT, at("6:00")), table(sessions))],
+        {ROOM, BUILDING},
+        interval_seconds=3600,
+        now=at("1:30"),
+        parents=PARENTS,
+    )
+    assert {space: by_hour(bins) for space, bins in binned.devices.items()} == {
+        ROOM: {1: 1},
+        BUILDING: {1: 2},
+    }
+    assert set(binned.connections) == {ROOM}
+    assert (binned.faults, binned.open_sessions) == ({}, set())
 
 
 def test_a_space_that_nobody_names_is_refused() -> None:
@@ -161,6 +184,7 @@ def test_parents_in_a_circle_are_refused() -> None:
     with pytest.raises(ValueError, match="circle"):
         bin_sessions(
             [(Window(MIDNIGHT, at("6:00")), table(VECTOR))],
+            PARENTS,
             interval_seconds=3600,
             now=LATER,
             parents={ROOM: FLOOR, FLOOR: BUILDING, BUILDING: FLOOR},
@@ -171,6 +195,7 @@ def test_bins_that_do_not_fill_the_window_are_refused() -> None:
     with pytest.raises(ValueError, match="divide"):
         bin_sessions(
             [(Window(MIDNIGHT, at("5:00")), table(VECTOR))],
+            PARENTS,
             interval_seconds=7200,
             now=LATER,
             parents=PARENTS,
@@ -243,6 +268,7 @@ def test_bins_equal_a_count_one_by_one(
         patch.setattr(binning, "CELLS_AT_ONCE", cells_at_once)
         binned = bin_sessions(
             [(piece, table(sessions)) for piece in pieces],
+            PARENTS,
             interval_seconds=seconds,
             now=now,
             parents=PARENTS,
