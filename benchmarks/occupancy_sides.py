@@ -183,17 +183,17 @@ def _workers() -> Iterator[set[str]]:
 
     Heartbeat.objects.all().delete()
     Run.objects.all().delete()
-    ours = workers(cores())
+    served = workers(cores())
     log = (_home() / "logs" / "worker.log").open("ab")
     started = [
         subprocess.Popen(
             [sys.executable, *each.arguments()], stdout=log, stderr=log, start_new_session=True
         )
-        for each in ours
+        for each in served
     ]
     try:
         slots: set[str] = set()
-        while len(slots) < sum(each.slots for each in ours):
+        while len(slots) < sum(each.slots for each in served):
             time.sleep(0.05)
             slots = set(Heartbeat.objects.values_list("name", flat=True))
         yield slots

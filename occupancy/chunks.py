@@ -494,7 +494,8 @@ def _held(token: uuid.UUID, place: Place, known: Iterable[Known]) -> list[Occupa
     return sorted(held, key=depth)
 
 
-# Thousands of rows: with all their columns they take three times as long.
+# Thousands of rows: with all their columns they take a third longer. Whatever is read of a held chunk
+# and is not named here would be a query for each of them.
 _READ_OF_HELD = [
     "space_id", "parent_space_id", "dataset_id", "space_type", "interval_seconds",
     "chunk_start", "chunk_end",
